@@ -1,0 +1,120 @@
+"""What the loss would feel: activation times gradient, and the direction of weight updates.
+
+The gradient is that of the loss summed over samples or tokens, so that no score depends on the
+batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from nodelens import Lens, MetricLens
+from nodelens.errors import InvalidValueError, nearest
+from nodelens.metrics.formulas import row_correlation
+from nodelens.model import Layer
+from nodelens.statistics import ActivationGradient, PatchMoments, Read, Weights, WeightUpdates
+
+__all__ = ["GradientAlignment", "TaylorSaliency"]
+
+_MODES = ("abs_mean", "mean_abs", "sq_mean")
+_RULES = ("hebbian", "anti_hebbian", "oja", "input")
+
+
+@Lens.register("taylor_saliency")
+class TaylorSaliency(MetricLens):
+    """First-order change of the loss when a channel goes, `(channels,)`, in units of the loss.
+
+    `mode` is "abs_mean" E abs(y g), "mean_abs" abs(E y g) or "sq_mean" E (y g)^2 (squared loss),
+    with y what the layer returns and g the gradient there (Molchanov et al. 2017). With
+    `spatial="sum"` y g is summed over a map first, so that a row is a sample. `reduction="mean"`
+    takes the gradient of the mean loss of each batch.
+    """
+
+    family = "gradient"
+    unit = "loss"
+    importance = +1
+
+    def __init__(
+        self,
+        pattern: str | None = None,
+        *,
+        layers: Sequence[str] | str | None = None,
+        mode: str = "abs_mean",
+        spatial: str = "rows",
+        reduction: str = "sum",
+    ) -> None:
+        super().__init__(pattern, layers=layers)
+        self.mode = _one_of("mode", mode, _MODES)
+        self.spatial = _one_of("spatial", spatial, ("rows", "sum"))
+        self.reduction = _one_of("reduction", reduction, ("sum", "mean"))
+
+    def reads(self, layer: Layer) -> dict[str, Read]:
+        per = "sample" if self.spatial == "sum" and layer.is_convolution else "row"
+        options = {"per": per, "reduction": self.reduction}
+        return {"values": Read("output", ActivationGradient, options)}
+
+    def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
+        values: ActivationGradient = statistics["values"]
+        if self.mode == "mean_abs":
+            return values.mean("product").abs()
+        return values.mean("absolute" if self.mode == "abs_mean" else "square")
+
+    def score_units(self, score: str) -> tuple[str, int]:
+        return ("loss^2" if self.mode == "sq_mean" else "loss"), self.importance
+
+
+@Lens.register("gradient_alignment")
+class GradientAlignment(MetricLens):
+    """How far gradient descent would move a row as a local rule would, `(channels,)`, in [0, 1].
+
+    The absolute correlation, over the entries of a weight row, of -dL/dW with the rule's update:
+    "hebbian" E[y x], "anti_hebbian" its negative, "oja" E[y x] - E[y^2] w (Oja 1982) or "input"
+    E[x]. Rows without variance score 0. A rule that updates a whole row alike has no correlation,
+    so there is none for the output alone.
+    """
+
+    family = "gradient"
+    unit = "1"
+    importance = +1
+    state = "C D"
+
+    def __init__(
+        self,
+        pattern: str | None = None,
+        *,
+        layers: Sequence[str] | str | None = None,
+        rule: str = "hebbian",
+    ) -> None:
+        super().__init__(pattern, layers=layers)
+        self.rule = _one_of("rule", rule, _RULES)
+
+    def reads(self, layer: Layer) -> dict[str, Read]:
+        reads = {"updates": Read("output", WeightUpdates)}
+        if self.rule == "oja":
+            reads["weights"] = Read("weight", Weights)
+        if self.rule == "input":
+            reads["inputs"] = Read("input", PatchMoments, view="maps")
+        return reads
+
+    def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
+        updates: WeightUpdates = statistics["updates"]
+        local = updates.hebbian
+        if self.rule == "oja":
+            rows = statistics["weights"].rows.double()
+            local = local - updates.output_square[:, None] * rows
+        if self.rule == "input":
+            groups = 1 if layer.window is None else layer.window.groups
+            mean = statistics["inputs"].mean.unflatten(0, (groups, -1))
+            local = mean.repeat_interleave(layer.channels // groups, dim=0)
+        return row_correlation(updates.gradient, local)
+
+
+def _one_of(option: str, value: str, valid: Sequence[str]) -> str:
+    if value not in valid:
+        raise InvalidValueError(
+            f"{option} is {value!r}{nearest(value, valid)}, expected one of {', '.join(valid)}"
+        )
+    return value

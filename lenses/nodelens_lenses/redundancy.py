@@ -1,0 +1,122 @@
+"""How far a channel repeats what others of its layer say. One matrix product a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nodelens import Lens, MetricLens
+from nodelens.errors import InvalidValueError
+from nodelens.metrics.formulas import (
+    clamped_pairs,
+    correlation,
+    gaussian_information,
+    mean_partner,
+)
+from nodelens.model import Layer
+from nodelens.statistics import CoMoments, Read
+
+__all__ = ["AverageRedundancy", "PairwiseRedundancyGaussian"]
+
+_PARTNERS = ("all", "nearest", "random")
+
+
+class _Redundancy(MetricLens):
+    family = "redundancy"
+    unit = "nat"
+    importance = -1
+    state = "C^2"
+    minimum_rows = 2
+
+    def __init__(
+        self,
+        pattern: str | None = None,
+        *,
+        layers: Sequence[str] | str | None = None,
+        site: str = "output",
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(pattern, layers=layers)
+        if site not in ("input", "output"):
+            raise InvalidValueError(f"site is {site!r}, expected 'input' or 'output'")
+        self.site = site
+        self.eps = eps
+
+    def reads(self, layer: Layer) -> dict[str, Read]:
+        return {"values": Read(self.site, CoMoments)}
+
+    def remarks(self, statistics: Mapping[str, Any], layer: Layer) -> list[str]:
+        pairs = clamped_pairs(correlation(statistics["values"].m2), self.eps)
+        if not pairs:
+            return []
+        return [f"{pairs} pairs of channels have abs(rho) above 1 - {self.eps:g} and count as that"]
+
+
+@Lens.register("average_redundancy", aliases=("redundancy_gaussian",))
+class AverageRedundancy(_Redundancy):
+    """Mean Gaussian mutual information with every other channel of the layer, `(channels,)`, nats.
+
+    The mean over j != i of -1/2 log(1 - rho_ij^2), over all pairs, exactly. abs(rho) is clamped to
+    1 - eps, and how many pairs that concerns is among the result's notes. A constant channel, and
+    the only channel of a layer, score 0. `site="input"` looks at what the layer takes in, such as
+    the units of an FFN at its down projection.
+    """
+
+    def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
+        rho = correlation(statistics["values"].m2)
+        return mean_partner(gaussian_information(rho.square(), self.eps))
+
+
+@Lens.register("pairwise_redundancy_gaussian")
+class PairwiseRedundancyGaussian(_Redundancy):
+    """Mean Gaussian mutual information with chosen partners, `(channels,)`, in nats.
+
+    `partners` are "all" other channels, the `k` "nearest" (largest abs(rho)), or `k` "random" ones
+    drawn with `seed`. `matrix=True` adds the `(channels, channels)` matrix, its diagonal 0.
+    """
+
+    def __init__(
+        self,
+        pattern: str | None = None,
+        *,
+        layers: Sequence[str] | str | None = None,
+        site: str = "output",
+        eps: float = 1e-6,
+        partners: str = "all",
+        k: int = 10,
+        seed: int = 0,
+        matrix: bool = False,
+    ) -> None:
+        super().__init__(pattern, layers=layers, site=site, eps=eps)
+        if partners not in _PARTNERS:
+            raise InvalidValueError(
+                f"partners is {partners!r}, expected one of {', '.join(_PARTNERS)}"
+            )
+        if k < 1:
+            raise InvalidValueError(f"k is {k}, expected 1 or more")
+        self.partners = partners
+        self.k = k
+        self.seed = seed
+        self.matrix = matrix
+
+    def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor | dict[str, Tensor]:
+        rho = correlation(statistics["values"].m2)
+        pairs = gaussian_information(rho.square(), self.eps).fill_diagonal_(0)
+        scores = mean_partner(pairs, self._chosen(rho))
+        return {self.name: scores, "matrix": pairs} if self.matrix else scores
+
+    def _chosen(self, rho: Tensor) -> Tensor | None:
+        channels = len(rho)
+        k = min(self.k, channels - 1)
+        if self.partners == "all" or channels < 2:
+            return None
+        if self.partners == "nearest":
+            order = rho.abs().fill_diagonal_(-1)
+        else:
+            generator = torch.Generator().manual_seed(self.seed)
+            order = torch.rand(rho.shape, generator=generator, dtype=rho.dtype).to(rho.device)
+            order.fill_diagonal_(-1)
+        return order.topk(k, dim=1).indices

@@ -1,0 +1,82 @@
+"""What two channels say about a target together and neither says alone, in nats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nodelens import Lens, MetricLens
+from nodelens.metrics.formulas import (
+    correlation,
+    mean_partner,
+    pair_synergy,
+    pair_synergy_of_classes,
+    ratio,
+)
+from nodelens.model import Layer
+from nodelens.statistics import ClassMoments, CoMoments, CrossMoments, Read
+
+__all__ = ["GaussianPidSynergyMmi", "SynergyGaussianMmi"]
+
+
+class _Synergy(MetricLens):
+    family = "synergy"
+    unit = "nat"
+    importance = +1
+    state = "C^2 + C T"
+    minimum_rows = 3
+
+    def __init__(
+        self,
+        pattern: str | None = None,
+        *,
+        layers: Sequence[str] | str | None = None,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(pattern, layers=layers)
+        self.eps = eps
+
+
+@Lens.register("gaussian_pid_synergy_mmi")
+class GaussianPidSynergyMmi(_Synergy):
+    """Mean over partners of I(T; y_i, y_j) - max(I(T; y_i), I(T; y_j)), `(channels,)`, in nats.
+
+    The minimum-mutual-information synergy of Gaussians (Barrett 2015) in closed form from the three
+    correlations, over all pairs. Several target dimensions, and class numbers as one-hot columns,
+    are averaged. Constant channels and copies add nothing.
+    """
+
+    def reads(self, layer: Layer) -> dict[str, Read]:
+        return {"pairs": Read("output", CoMoments), "targets": Read("output", CrossMoments)}
+
+    def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
+        rho, seen = correlation(statistics["pairs"].m2), statistics["targets"]
+        spread = seen.target_m2.diagonal().clamp(min=0)
+        size = torch.sqrt(torch.outer(seen.m2.clamp(min=0), spread))
+        with_target = ratio(seen.cross, size).clamp_(-1, 1)
+        varying = [with_target[:, t] for t in range(len(spread)) if spread[t] > 0]
+        scores = [mean_partner(pair_synergy(rho, target, self.eps)) for target in varying]
+        return torch.stack(scores).mean(0) if scores else torch.zeros_like(seen.m2)
+
+
+@Lens.register("synergy_gaussian_mmi")
+class SynergyGaussianMmi(_Synergy):
+    """The same about a class label, `(channels,)`, in nats: mean over all partners.
+
+    Every information is half the log ratio of determinants of the total and of one pooled
+    within-class covariance, so synergy is never negative. Needs class numbers as targets.
+    """
+
+    state = "C^2 + K C"
+
+    def reads(self, layer: Layer) -> dict[str, Read]:
+        return {"pairs": Read("output", CoMoments), "classes": Read("output", ClassMoments)}
+
+    def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
+        total, classes = statistics["pairs"].m2, statistics["classes"]
+        gap = classes.mean - statistics["pairs"].mean
+        between = gap.mT @ (gap * classes.counts[:, None])
+        return mean_partner(pair_synergy_of_classes(total, total - between, self.eps))

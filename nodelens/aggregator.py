@@ -1,0 +1,184 @@
+"""Merging statistics: over batches, processes, files and interrupted runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from nodelens.errors import InvalidValueError, MergeError, NodeLensError, OutputError
+from nodelens.files import load_tensors, save_tensors
+from nodelens.registry import LENSES
+from nodelens.result import LensResult
+from nodelens.statistics.base import Statistic
+from nodelens.statistics.distributed import gathered
+from nodelens.statistics.read import Read
+
+if TYPE_CHECKING:
+    from nodelens.lens import Lens
+
+__all__ = ["Aggregator"]
+
+_FORMAT = 1
+
+
+class Aggregator:
+    """The merged statistics of a lens: all that is kept of a stream, whatever its length.
+
+    Merging is exact, associative and commutative up to float64 rounding. The state needs no model:
+    it can be saved, loaded, merged and scored anywhere.
+    """
+
+    def __init__(self, lens: Lens) -> None:
+        self.lens = lens
+        self.statistics: dict[str, dict[Any, Statistic]] = {}
+        self.batches = 0
+
+    @property
+    def rows(self) -> int:
+        """Return the largest number of rows any statistic has seen."""
+        return max((n for layer in self.statistics.values() for n in _rows(layer)), default=0)
+
+    def update(self, statistics: Mapping[str, Mapping[Any, Statistic]]) -> None:
+        """Take in the statistics of one batch, which stay as they are."""
+        self._take(statistics)
+        self.batches += 1
+
+    def merge(self, other: Aggregator) -> None:
+        """Take in all that another aggregator of the same lens has seen."""
+        if self.lens.spec() != other.lens.spec():
+            raise MergeError(
+                f"cannot merge {other.lens!r} into {self.lens!r}: they measured different things"
+            )
+        self._take(other.statistics)
+        self.batches += other.batches
+
+    def _take(self, statistics: Mapping[str, Mapping[Any, Statistic]]) -> None:
+        for layer, found in statistics.items():
+            mine = self.statistics.setdefault(layer, {})
+            for key, statistic in found.items():
+                try:
+                    if key in mine:
+                        mine[key].merge(statistic)
+                    else:
+                        mine[key] = statistic.widened()
+                except NodeLensError as error:
+                    error.within(f"lens {self.lens.name!r}, layer {layer!r}")
+                    raise
+
+    def gather(self) -> Aggregator:
+        """Return the merged statistics of all ranks of `torch.distributed`, merged in rank order.
+
+        Every rank gets the same; without a process group this is a copy of the one rank.
+        """
+        merged = Aggregator(self.lens)
+        for index, tensors in gathered(self._packed()):
+            merged.merge(_unpacked(self.lens, index, tensors))
+        return merged
+
+    def result(self) -> LensResult:
+        """Return the scores that the merged statistics give.
+
+        Raises InvalidValueError when there are none yet.
+        """
+        if not self.batches:
+            raise InvalidValueError(f"lens {self.lens.name!r} has seen no batch yet")
+        try:
+            scores = self.lens.finish(self.statistics)
+        except NodeLensError as error:
+            error.within(f"lens {self.lens.name!r}")
+            raise
+        names = {name for layer in scores.values() for name in layer}
+        described = {name: self.lens.score_units(name) for name in sorted(names)}
+        return LensResult(
+            scores,
+            lens=self.lens.name,
+            params=self.lens.spec()["params"],
+            units={name: unit for name, (unit, _) in described.items()},
+            importance={name: keep for name, (_, keep) in described.items()},
+            notes=self.lens.notes(self.statistics),
+            rows={name: max(_rows(self.statistics[name]), default=0) for name in scores},
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to one safetensors file; an older file is replaced in one step."""
+        index, tensors = self._packed()
+        save_tensors(Path(path), tensors, {"nodelens": json.dumps(index)})
+
+    @classmethod
+    def load(cls, path: str | Path, lens: Lens | None = None) -> Aggregator:
+        """Return the aggregator saved at `path`, with its lens, or with the one given.
+
+        Raises OutputError for a file that is not one, MergeError for another lens's.
+        """
+        tensors, metadata = load_tensors(Path(path))
+        if "nodelens" not in metadata:
+            raise OutputError(f"{os.fspath(path)!r} holds no aggregator")
+        index = json.loads(metadata["nodelens"])
+        if index["format"] != _FORMAT:
+            raise OutputError(
+                f"{os.fspath(path)!r} has format {index['format']}, expected {_FORMAT}"
+            )
+        saved = index["lens"]
+        if lens is None:
+            lens = _lens_of(saved)
+        elif lens.spec() != saved:
+            raise MergeError(f"{os.fspath(path)!r} was measured by {saved}, not by {lens!r}")
+        return _unpacked(lens, index, tensors)
+
+    @classmethod
+    def resumed(cls, lens: Lens, path: str | Path | None) -> Aggregator:
+        """Return the aggregator at `path` if there is one, else an empty one."""
+        return cls(lens) if path is None or not Path(path).exists() else cls.load(path, lens)
+
+    def _packed(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        entries: list[dict[str, Any]] = []
+        tensors: dict[str, Tensor] = {}
+        for layer, found in self.statistics.items():
+            for key, statistic in found.items():
+                number = len(entries)
+                state = statistic.state()
+                entries.append(
+                    {
+                        "layer": layer,
+                        "key": key.to_json() if isinstance(key, Read) else key,
+                        "kind": statistic.kind(),
+                        "plain": statistic.plain(),
+                        "tensors": list(state),
+                    }
+                )
+                tensors.update({f"{number}.{name}": t for name, t in state.items()})
+        index = {
+            "format": _FORMAT,
+            "lens": self.lens.spec(),
+            "batches": self.batches,
+            "entries": entries,
+        }
+        return index, tensors
+
+
+def _lens_of(spec: Mapping[str, Any]) -> Lens:
+    if not spec.get("complete", True):
+        raise InvalidValueError(
+            f"lens {spec['name']!r} had options that cannot be saved: pass lens= to load it"
+        )
+    return LENSES.get(spec["name"]).restored(spec)
+
+
+def _unpacked(lens: Lens, index: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Aggregator:
+    aggregator = Aggregator(lens)
+    aggregator.batches = index["batches"]
+    for number, entry in enumerate(index["entries"]):
+        key = Read.from_json(entry["key"]) if isinstance(entry["key"], dict) else entry["key"]
+        state = {name: tensors[f"{number}.{name}"] for name in entry["tensors"]}
+        statistic = Statistic.of_kind(entry["kind"]).from_state(state, entry["plain"])
+        aggregator.statistics.setdefault(entry["layer"], {})[key] = statistic
+    return aggregator
+
+
+def _rows(found: Mapping[Any, Statistic]) -> list[int]:
+    return [n for s in found.values() if isinstance(n := getattr(s, "rows", None), int)]

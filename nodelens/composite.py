@@ -1,0 +1,173 @@
+"""Many lenses in one forward pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from nodelens.data import Batch
+from nodelens.errors import IncompatibleModelError, InvalidValueError, UnknownNameError
+from nodelens.lens import Lens, Stream
+from nodelens.model.gather import Measured
+from nodelens.model.wrapper import ModelWrapper
+from nodelens.reading import ReadingLens
+from nodelens.registry import LENSES
+
+__all__ = ["CompositeLens"]
+
+
+class CompositeLens(ReadingLens):
+    """A lens made of lenses: one forward pass a batch, and what several read is measured once.
+
+    Scores keep their lens's name; where one lens comes twice, the options that differ are added in
+    brackets. Lenses that edit activations are refused: the others would measure the edited model.
+    """
+
+    name = "composite"
+
+    def __init__(self, lenses: Sequence[Lens]) -> None:
+        super().__init__()
+        self.lenses = [part for lens in lenses for part in _parts(lens)]
+        if not self.lenses:
+            raise InvalidValueError("a composite of no lenses measures nothing")
+        for lens in self.lenses:
+            if lens.edits:
+                raise InvalidValueError(
+                    f"lens {lens.name!r} edits activations, so it cannot share a pass: "
+                    "the other lenses would measure the edited model; run it on its own"
+                )
+        self.labels = _labels(self.lenses)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {label: lens.params for label, lens in zip(self.labels, self.lenses, strict=True)}
+
+    def spec(self) -> dict[str, Any]:
+        parts = [lens.spec() for lens in self.lenses]
+        complete = all(part["complete"] for part in parts)
+        params = {k: p["params"] for k, p in zip(self.labels, parts, strict=True)}
+        return {"name": self.name, "params": params, "parts": parts, "complete": complete}
+
+    @classmethod
+    def restored(cls, spec: Mapping[str, Any]) -> Lens:
+        return cls([Lens.named(part["name"]).restored(part) for part in spec["parts"]])
+
+    def prepare(self, model: Any, **kwargs: Any) -> ModelWrapper:
+        """Return the wrapped model once every part can score it, each given its own options."""
+        for lens in self.lenses:
+            own = {k: v for k, v in kwargs.items() if k in lens.prepare_options()}
+            model = lens.prepare(model, **own)
+        assert isinstance(model, ModelWrapper)
+        return model
+
+    def prepare_options(self) -> set[str]:
+        return {name for lens in self.lenses for name in lens.prepare_options()}
+
+    def refusal(self, model: ModelWrapper) -> str | None:
+        for lens in self.lenses:
+            if (reason := lens.refusal(model)) is not None:
+                return f"lens {lens.name!r}: {reason}"
+        return None
+
+    def wanted(self, model: ModelWrapper) -> dict[str, list[Any]]:
+        wanted: dict[str, list[Any]] = {}
+        for lens in self._readers:
+            for layer, reads in lens.wanted(model).items():
+                wanted.setdefault(layer, []).extend(reads)
+        return wanted
+
+    @property
+    def _readers(self) -> list[ReadingLens]:
+        return [lens for lens in self.lenses if isinstance(lens, ReadingLens)]
+
+    @property
+    def _others(self) -> list[tuple[str, Lens]]:
+        pairs = zip(self.labels, self.lenses, strict=True)
+        return [(label, lens) for label, lens in pairs if not isinstance(lens, ReadingLens)]
+
+    def _bodies(
+        self, model: ModelWrapper, intervention_kwargs: Mapping[str, Any]
+    ) -> list[Callable[[], Any]]:
+        def body(lens: Lens) -> Callable[[], Any]:
+            return lambda: lens._intervene(model, **intervention_kwargs)
+
+        return [*super()._bodies(model, intervention_kwargs), *(body(o) for _, o in self._others)]
+
+    def _conclude(self, found: list[Any], stream: Stream, batch: Batch) -> Measured:
+        measured = super()._conclude(found[:1], stream, batch)
+        for (label, lens), brought in zip(self._others, found[1:], strict=True):
+            for layer, statistics in lens._conclude([brought], stream, batch).items():
+                own = {f"{label}:{key}": s for key, s in statistics.items()}
+                measured.setdefault(layer, {}).update(own)
+        return measured
+
+    def finish(self, statistics: Measured) -> dict[str, dict[str, Tensor]]:
+        scores: dict[str, dict[str, Tensor]] = {}
+        for label, lens in zip(self.labels, self.lenses, strict=True):
+            reading = isinstance(lens, ReadingLens)
+            theirs = statistics if reading else _unlabelled(label, statistics)
+            for layer, named in lens.finish(theirs).items():
+                mine = {self._label(label, lens, name): v for name, v in named.items()}
+                scores.setdefault(layer, {}).update(mine)
+        return scores
+
+    def notes(self, statistics: Measured) -> list[str]:
+        return [note for lens in self._readers for note in lens.notes(statistics)]
+
+    @staticmethod
+    def _label(label: str, lens: Lens, score: str) -> str:
+        if score == lens.name or score.startswith(f"{lens.name}."):
+            return label + score[len(lens.name) :]
+        return f"{label}.{score}"
+
+    def score_units(self, score: str) -> tuple[str, int]:
+        owners = [i for i, label in enumerate(self.labels) if score.startswith(label)]
+        if not owners:
+            raise UnknownNameError(f"no part of the composite gives the score {score!r}")
+        best = max(owners, key=lambda i: len(self.labels[i]))
+        return self.lenses[best].score_units(score)
+
+
+def _parts(lens: Any) -> list[Lens]:
+    if isinstance(lens, CompositeLens):
+        return lens.lenses
+    if not isinstance(lens, Lens):
+        raise IncompatibleModelError(
+            f"a composite is made of lenses, got {type(lens).__name__}; "
+            "make one with Lens.from_name(name)"
+        )
+    return [lens]
+
+
+def _labels(lenses: Sequence[Lens]) -> list[str]:
+    often = Counter(lens.name for lens in lenses)
+    labels = [
+        lens.name if often[lens.name] == 1 else lens.name + _difference(lens, lenses)
+        for lens in lenses
+    ]
+    repeated = [label for label, n in Counter(labels).items() if n > 1]
+    if repeated:
+        raise InvalidValueError(f"the composite has {repeated[0]!r} twice with the same options")
+    return labels
+
+
+def _difference(lens: Lens, lenses: Sequence[Lens]) -> str:
+    twins = [other for other in lenses if other.name == lens.name]
+    keys = [k for k in lens.params if any(t.params.get(k) != lens.params[k] for t in twins)]
+    return "[" + ",".join(f"{k}={lens.params[k]}" for k in keys) + "]" if keys else ""
+
+
+def _unlabelled(label: str, statistics: Measured) -> Measured:
+    start = f"{label}:"
+    own = {
+        layer: {k[len(start) :]: s for k, s in found.items() if str(k).startswith(start)}
+        for layer, found in statistics.items()
+    }
+    return {layer: found for layer, found in own.items() if found}
+
+
+# Saved aggregators name it; it is no lens to ask for by name, as it says nothing of its own.
+LENSES.add(CompositeLens.name, CompositeLens, listed=False)

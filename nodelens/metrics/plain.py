@@ -1,0 +1,133 @@
+"""The reads of a metric lens measured on tensors at hand instead of a traced model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from nodelens.errors import InvalidValueError, ShapeError
+from nodelens.model.layers import Layer, canonical, check_finite, describe
+from nodelens.model.views import look, viewed_weights
+from nodelens.statistics import Sample, Statistic, Window
+from nodelens.statistics.read import Read
+
+if TYPE_CHECKING:
+    from nodelens.metrics.lens import MetricLens
+
+__all__ = ["measure_plain"]
+
+_CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+
+
+def measure_plain(lens: MetricLens, **tensors: Tensor | None) -> dict[Any, Statistic]:
+    """Return the statistics that a lens reads, measured on the tensors given."""
+    given = {name: t.detach() for name, t in tensors.items() if t is not None}
+    module = _module(given)
+    layer = describe("tensors", module)
+    assert layer is not None
+    if isinstance(module, nn.Linear) and given.get("outputs", given.get("inputs")) is not None:
+        layer = _with_maps(layer, given)
+    given.setdefault("outputs", _outputs(given, module))
+    return {"layer": layer} | {
+        read: _measured(lens, read, layer, module, given) for read in lens.reads(layer).values()
+    }
+
+
+def _module(given: Mapping[str, Tensor]) -> nn.Module:
+    weights = given.get("weights")
+    if weights is None:
+        sites = [given[name] for name in ("outputs", "inputs") if name in given]
+        if not sites:
+            raise InvalidValueError("no tensor was given, expected inputs, outputs or weights")
+        sizes = [t.shape[1] if t.ndim > 3 else t.shape[-1] for t in sites]
+        return nn.Linear(sizes[-1], sizes[0], bias=False, device="meta")
+    seen = given.get("inputs")
+    if weights.ndim in _CONVOLUTIONS and (seen is None or seen.ndim == weights.ndim):
+        kind = _CONVOLUTIONS[weights.ndim]
+        outputs, inputs, *kernel = weights.shape
+        options = {"kernel_size": tuple(kernel), "padding": _padding(given)}
+        module: nn.Module = kind(inputs, outputs, bias=False, **options)  # type: ignore[arg-type]
+        module.weight = nn.Parameter(weights, requires_grad=False)
+        return module
+    rows = weights.flatten(1)
+    flat = nn.Linear(rows.shape[1], rows.shape[0], bias=False)
+    flat.weight = nn.Parameter(rows, requires_grad=False)
+    return flat
+
+
+def _padding(given: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """The symmetric padding that turns the inputs' maps into the outputs'."""
+    kernel = given["weights"].shape[2:]
+    if "outputs" not in given or "inputs" not in given:
+        return (0,) * len(kernel)
+    sizes = zip(given["outputs"].shape[2:], given["inputs"].shape[2:], kernel, strict=True)
+    missing = [out - size + k - 1 for out, size, k in sizes]
+    if any(m < 0 or m % 2 for m in missing):
+        raise ShapeError(
+            f"outputs of shape {tuple(given['outputs'].shape)} do not come from inputs of shape "
+            f"{tuple(given['inputs'].shape)} at stride 1; give im2col rows, or analyse the module"
+        )
+    return tuple(m // 2 for m in missing)
+
+
+def _with_maps(layer: Layer, given: Mapping[str, Tensor]) -> Layer:
+    """Maps given without a kernel have their channels on axis 1, as a 1 x 1 convolution's."""
+    values = given.get("outputs", given.get("inputs"))
+    if values is None or values.ndim < 4:
+        return layer
+    ones = (1,) * (values.ndim - 2)
+    window = Window(ones, ones, ones, ((0, 0),) * len(ones))
+    return Layer(layer.name, layer.channels, layer.inputs, layer.width, window)
+
+
+def _outputs(given: Mapping[str, Tensor], module: nn.Module) -> Tensor:
+    if "inputs" not in given or "weights" not in given:
+        return torch.empty(0)
+    if isinstance(module, nn.Linear):
+        return linear(given["inputs"], module.weight)
+    made: Tensor = module(given["inputs"])
+    return made.detach()
+
+
+def _measured(
+    lens: MetricLens, read: Read, layer: Layer, module: nn.Module, given: Mapping[str, Tensor]
+) -> Statistic:
+    reference = given.get("initial_weights")
+    options = dict(read.options)
+    if read.site == "weight":
+        _require(lens, given, "weights")
+        rows = viewed_weights(read.view, layer, module, reference)
+        return read.statistic.measure(Sample(rows, window=layer.window), **options)
+    site = f"{read.site}s"
+    _require(lens, given, site)
+    values = canonical(given[site], layer, read.site)
+    check_finite(values, layer.name, read.site)
+    gradient = None
+    if "gradient" in read.statistic.needs:
+        _require(lens, given, "gradients")
+        gradient = look(
+            read.view, canonical(given["gradients"], layer, read.site), layer, module, None
+        )
+    source = None
+    if "input" in read.statistic.needs:
+        _require(lens, given, "inputs")
+        source = canonical(given["inputs"], layer, "input")
+    targets = None
+    if "targets" in read.statistic.needs:
+        _require(lens, given, "targets")
+        targets = given["targets"]
+        if len(targets) != len(values):
+            raise ShapeError(f"{len(targets)} targets for {len(values)} rows")
+    looked = look(read.view, values, layer, module, reference)
+    return read.statistic.measure(
+        Sample(looked, gradient, targets, source, layer.window), **options
+    )
+
+
+def _require(lens: MetricLens, given: Mapping[str, Tensor], name: str) -> None:
+    if name not in given or not given[name].numel():
+        raise InvalidValueError(f"lens {lens.name!r} needs {name}= to compute a score")

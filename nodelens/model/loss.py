@@ -1,0 +1,117 @@
+"""The loss that gradient lenses and ablations measure, summed over what is predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from nodelens.data.batches import Batch, Loss
+from nodelens.errors import MissingLossError, MissingTargetsError, nearest
+from nodelens.model.layers import first_tensor
+
+__all__ = ["LOSSES", "Prediction", "predict"]
+
+LOSSES = ("cross_entropy", "mse")
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Summed loss `()`, how many predictions it sums, and which were right (None: no classes)."""
+
+    loss: Tensor
+    terms: int
+    correct: Tensor | None = None
+
+
+def predict(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | None) -> Prediction:
+    """Return the loss of a batch's outputs, summed over samples or tokens.
+
+    Class numbers give cross-entropy in nats, other numbers squared error. Labels inside a
+    tokenizer's dict, or without any the tokens themselves, are predicted one step ahead by a causal
+    language model. A loss of your own is called with (outputs, targets) and must sum.
+
+    Raises MissingTargetsError, MissingLossError.
+    """
+    loss = batch.loss or loss
+    targets = aligned_targets(batch, module)
+    if callable(loss):
+        return _own(loss(outputs, targets), targets)  # type: ignore[arg-type]
+    if loss is not None and loss not in LOSSES:
+        raise MissingLossError(
+            f"unknown loss {loss!r}{nearest(str(loss), LOSSES)}; "
+            f"expected {', '.join(LOSSES)} or a function of (outputs, targets)"
+        )
+    logits = getattr(outputs, "logits", None)
+    logits = logits if isinstance(logits, Tensor) else first_tensor(outputs)
+    if targets is None:
+        raise MissingTargetsError(
+            "a loss needs targets and the batch has none: give (inputs, targets), "
+            "a tokenizer's dict with labels, or a loss of your own"
+        )
+    if logits is None:
+        raise MissingLossError(f"a {type(outputs).__name__} holds no tensor to compute a loss from")
+    if targets.is_floating_point() or loss == "mse":
+        return _squared(logits, targets)
+    return _classes(logits, targets)
+
+
+def aligned_targets(batch: Batch, module: nn.Module) -> Tensor | None:
+    """Return the targets where the outputs predict them; -100 marks what is not predicted."""
+    if batch.targets is not None:
+        return batch.targets
+    labels = batch.labels
+    causal = is_causal(module)
+    if labels is None and causal:
+        labels = batch.kwargs.get("input_ids", batch.args[0] if batch.args else None)
+        if isinstance(labels, Tensor) and batch.mask is not None:
+            labels = labels.masked_fill(~batch.mask, _IGNORED)
+    if not isinstance(labels, Tensor) or not causal or labels.ndim != 2:
+        return labels
+    end = torch.full_like(labels[:, :1], _IGNORED)
+    return torch.cat([labels[:, 1:], end], dim=1)
+
+
+def is_causal(module: nn.Module) -> bool:
+    """Return whether this is a language model that predicts each next token."""
+    return type(module).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def _own(value: Any, targets: Tensor | None) -> Prediction:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise MissingLossError(f"the loss returned {type(value).__name__}, expected a float tensor")
+    terms = value.numel() if value.ndim else (len(targets) if targets is not None else 1)
+    return Prediction(value.sum(), terms)
+
+
+def _squared(logits: Tensor, targets: Tensor) -> Prediction:
+    if logits.shape != targets.shape and logits.shape == (*targets.shape, 1):
+        targets = targets.unsqueeze(-1)
+    if logits.shape != targets.shape:
+        raise MissingLossError(
+            f"no loss for outputs of shape {tuple(logits.shape)} and numeric targets "
+            f"of shape {tuple(targets.shape)}"
+        )
+    total = mse_loss(logits, targets.to(logits.dtype), reduction="sum")
+    return Prediction(total, targets.numel())
+
+
+def _classes(logits: Tensor, targets: Tensor) -> Prediction:
+    if logits.shape[:-1] == targets.shape:
+        logits, targets = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
+    elif logits.shape[:1] + logits.shape[2:] != targets.shape:
+        raise MissingLossError(
+            f"no loss for outputs of shape {tuple(logits.shape)} and class targets "
+            f"of shape {tuple(targets.shape)}"
+        )
+    predicted = targets != _IGNORED
+    highest, classes = int(targets.max()) if targets.numel() else -1, logits.shape[1]
+    if highest >= classes:
+        raise MissingTargetsError(f"class number {highest} for {classes} outputs")
+    total = cross_entropy(logits.float(), targets.long(), reduction="sum", ignore_index=_IGNORED)
+    correct = (logits.detach().argmax(1) == targets) & predicted
+    return Prediction(total, int(predicted.sum()), correct[predicted])

@@ -1,0 +1,160 @@
+"""The order in which a model really runs its modules, learned from one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from nodelens.model.layers import Layer, describe, first_tensor, named
+
+__all__ = ["Event", "Route", "learn_route"]
+
+Event = tuple[str, int, str]
+"""A visit of a module: its name, which visit (from 0), and "input" or "output"."""
+
+_NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+@dataclass
+class _Call:
+    """One call of a linear layer, and whether it reads the same tensor as the call before."""
+
+    layer: Layer
+    source: Tensor | None
+    shared: bool = False
+
+
+@dataclass
+class Route:
+    """What one pass showed: the order of events, visits per module, FFNs, norms after layers."""
+
+    events: dict[Event, int] = field(default_factory=dict)
+    visits: dict[str, int] = field(default_factory=dict)
+    norm_after: dict[str, str] = field(default_factory=dict)
+    down_projections: list[str] = field(default_factory=list)
+
+    def order(self, name: str) -> int:
+        """Return the position of a module's first call; unreached modules come last."""
+        return self.events.get((name, 0, "input"), len(self.events))
+
+    def reached(self, name: str) -> bool:
+        """Return whether the forward pass called the module."""
+        return name in self.visits
+
+
+def learn_route(module: nn.Module, forward: Callable[[], Any]) -> Route:
+    """Return the route that `forward()` takes through `module`."""
+    recorder = _Recorder(named(module))
+    with recorder.watching():
+        forward()
+    recorder.route.down_projections = find_down_projections(recorder.calls, recorder.siblings())
+    return recorder.route
+
+
+class _Recorder:
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self.modules = modules
+        self.layers = {name: describe(name, m) for name, m in modules.items()}
+        self.route = Route()
+        self.calls: list[_Call] = []
+        self._last_output: tuple[str, Tensor | None] = ("", None)
+
+    def siblings(self) -> dict[str, set[str]]:
+        """Every parent's own linear layers."""
+        found: dict[str, set[str]] = {}
+        for name, layer in self.layers.items():
+            if layer is not None and not layer.is_convolution:
+                found.setdefault(name.rpartition(".")[0], set()).add(name)
+        return found
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        handles = []
+        try:
+            for name, module in self.modules.items():
+                enter, leave = self._enter(name), self._leave(name)
+                handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+                handles.append(module.register_forward_hook(leave))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            for call in self.calls:
+                call.source = None
+            self._last_output = ("", None)
+
+    def _enter(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            visit = self.route.visits.get(name, 0)
+            self.route.visits[name] = visit + 1
+            self.route.events[(name, visit, "input")] = len(self.route.events)
+            source = first_tensor(args) if args else first_tensor(kwargs)
+            self._note_norm(name, module, source)
+            self._note_linear(name, source)
+
+        return hook
+
+    def _leave(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            visit = self.route.visits[name] - 1
+            self.route.events[(name, visit, "output")] = len(self.route.events)
+            if self.layers[name] is not None:
+                self._last_output = (name, first_tensor(output))
+
+        return hook
+
+    def _note_norm(self, name: str, module: nn.Module, source: Tensor | None) -> None:
+        last, output = self._last_output
+        if isinstance(module, _NORMS) and source is not None and source is output:
+            self.route.norm_after[last] = name
+
+    def _note_linear(self, name: str, source: Tensor | None) -> None:
+        layer = self.layers[name]
+        if layer is None or layer.is_convolution:
+            return
+        previous = self.calls[-1] if self.calls else None
+        shared = previous is not None and source is not None and previous.source is source
+        if previous is not None and not shared:
+            previous.source = None
+        self.calls.append(_Call(layer, source, shared))
+
+
+def find_down_projections(calls: list[_Call], siblings: Mapping[str, set[str]]) -> list[str]:
+    """Return the names of FFN down projections, told by structure alone.
+
+    A down projection is called right after one or two layers that read one tensor, widen it to
+    what the projection takes (or to twice that, gate and up in one), and it brings it back to the
+    width they read. The modules that hold them hold no other linear layer: attention has three or
+    four, or one three times as wide.
+    """
+    found = []
+    for i, call in enumerate(calls):
+        ups = _group_before(calls, i)
+        down = call.layer
+        if not ups or len(ups) > 2 or down.name in found:
+            continue
+        fused = len(ups) == 1 and ups[0].channels == 2 * down.inputs and down.inputs > down.channels
+        fits = all(up.inputs == down.channels for up in ups)
+        widths = fused or all(up.channels == down.inputs for up in ups)
+        group = {down.name, *(up.name for up in ups)}
+        parents = {name.rpartition(".")[0] for name in group}
+        alone = set().union(*(siblings[p] for p in parents)) == group
+        if fits and widths and alone and len(group) == len(ups) + 1:
+            found.append(down.name)
+    return found
+
+
+def _group_before(calls: list[_Call], i: int) -> list[Layer]:
+    """The layers called just before call i that read one and the same tensor."""
+    group = []
+    j = i - 1
+    while j >= 0 and not calls[i].shared:
+        group.append(calls[j].layer)
+        if not calls[j].shared:
+            break
+        j -= 1
+    return group

@@ -1,0 +1,57 @@
+"""Which rows of an activation count, and which target belongs to each."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nodelens.data import Batch
+from nodelens.errors import MissingTargetsError, ShapeError
+from nodelens.model.layers import Layer
+
+__all__ = ["counted_rows", "row_targets"]
+
+_IGNORED = -100
+
+
+def counted_rows(values: Tensor, batch: Batch, layer: Layer) -> Tensor | None:
+    """Return which entries of axis 0 count, bool; None when all do.
+
+    Tokens that are padding do not, in `(batch * tokens, channels)` rows however the model lays
+    them out; an activation with one row a sample has no padding.
+    """
+    mask = batch.mask
+    if mask is None or values.ndim > 2 or len(values) == len(mask):
+        return None
+    if len(values) != mask.numel():
+        raise ShapeError(
+            f"layer {layer.name!r} has {len(values)} rows for a mask of {tuple(mask.shape)}: "
+            "which of them are padding cannot be told"
+        )
+    return mask.flatten()
+
+
+def row_targets(batch: Batch, values: Tensor, kept: Tensor | None, layer: Layer) -> Tensor:
+    """Return the target of every row, `(values.shape[0],)` or `(values.shape[0], targets)`.
+
+    A target a sample is that of all its tokens and positions; a target a token is its own.
+    """
+    targets = batch.targets if batch.targets is not None else batch.labels
+    if targets is None:
+        raise MissingTargetsError(
+            f"layer {layer.name!r}: targets are needed and the batch has none; "
+            "give batches as (inputs, targets)"
+        )
+    rows = len(values) if kept is None else len(kept)
+    samples = len(targets)
+    if rows == samples:
+        spread = targets
+    elif not targets.is_floating_point() and targets.ndim > 1 and targets.numel() == rows:
+        spread = targets.flatten()
+    elif rows % max(samples, 1) == 0 and targets.ndim <= 2:
+        spread = targets.repeat_interleave(rows // samples, dim=0)
+    else:
+        raise ShapeError(
+            f"layer {layer.name!r} has {rows} rows for targets of shape {tuple(targets.shape)}"
+        )
+    spread = spread if kept is None else spread[kept]
+    return spread.squeeze(1) if spread.ndim == 2 and spread.shape[1] == 1 else spread

@@ -1,0 +1,73 @@
+"""Which layers a lens looks at, by regex, by exact name or by glob, in forward order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from nodelens.errors import InvalidValueError, LayerNotFoundError, LayerNotReachedError, nearest
+
+if TYPE_CHECKING:
+    from nodelens.model.route import Route
+    from nodelens.model.wrapper import ModelWrapper
+
+__all__ = ["compiled", "in_forward_order", "select"]
+
+
+def compiled(pattern: str | None) -> re.Pattern[str] | None:
+    """Return the compiled regex; InvalidValueError for one that is not a regex."""
+    if pattern is None:
+        return None
+    try:
+        return re.compile(pattern)
+    except re.error as mistake:
+        raise InvalidValueError(
+            f"pattern {pattern!r} is not a regular expression: {mistake}"
+        ) from None
+
+
+def select(
+    names: Sequence[str], pattern: re.Pattern[str] | None, layers: Sequence[str] | None
+) -> list[str]:
+    """Return those of `names` that the pattern (from the start) and the layers choose.
+
+    Raises LayerNotFoundError when one of them chooses nothing, saying what there is.
+    """
+    chosen = list(names)
+    if layers is not None:
+        for wanted in layers:
+            if not any(fnmatchcase(name, wanted) for name in names):
+                raise LayerNotFoundError(
+                    f"layer {wanted!r} matches nothing{nearest(wanted, names)}; {_exist(names)}"
+                )
+        chosen = [name for name in chosen if any(fnmatchcase(name, w) for w in layers)]
+    if pattern is not None:
+        chosen = [name for name in chosen if pattern.match(name)]
+        if not chosen:
+            raise LayerNotFoundError(
+                f"pattern {pattern.pattern!r} matches nothing{nearest(pattern.pattern, names)}; "
+                f"{_exist(names)}"
+            )
+    return chosen
+
+
+def in_forward_order(wrapper: ModelWrapper, route: Route, names: Sequence[str]) -> list[str]:
+    """Return `names` in the order the model calls them; LayerNotReachedError if it does not."""
+    missed = [name for name in names if not route.reached(name) and name in wrapper.names]
+    if missed:
+        raise LayerNotReachedError(
+            f"the forward pass never calls {_shortened(missed)}: leave it out, "
+            "or give a batch whose pass does"
+        )
+    return sorted(names, key=route.order)
+
+
+def _shortened(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(repr(name) for name in names[:most]) + more
+
+
+def _exist(names: Sequence[str]) -> str:
+    return f"the layers are {_shortened(names)}" if names else "there are no layers to score"

@@ -1,0 +1,83 @@
+"""Running a user's model without changing anything of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+__all__ = ["untouched"]
+
+_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_LOCKS_LOCK = threading.Lock()
+
+
+@contextmanager
+def untouched(module: nn.Module, *, gradients: bool = False) -> Iterator[None]:
+    """Hold the model in evaluation mode, then leave it as it was, also after an error.
+
+    Restores every module's `training` flag, every parameter's `requires_grad` and the generators'
+    states. With `gradients=True` autograd is on and the parameters are frozen, so that no
+    parameter gradient is computed or stored. One thread at a time may run a model.
+    """
+    with (
+        _lock(module),
+        _generators(),
+        _evaluating(module),
+        _frozen(module, gradients),
+        _module_by_module(),
+        torch.set_grad_enabled(gradients),
+    ):
+        yield
+
+
+def _lock(module: nn.Module) -> threading.RLock:
+    with _LOCKS_LOCK:
+        return _LOCKS.setdefault(module, threading.RLock())
+
+
+@contextmanager
+def _generators() -> Iterator[None]:
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=list(devices)):
+        yield
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    # The flags themselves, not module.train(): some models fold weights when train() is called.
+    training = [m for m in module.modules() if m.training]
+    try:
+        for m in training:
+            m.training = False
+        yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+@contextmanager
+def _frozen(module: nn.Module, gradients: bool) -> Iterator[None]:
+    trained = [p for p in module.parameters() if p.requires_grad] if gradients else []
+    try:
+        for p in trained:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)
+
+
+@contextmanager
+def _module_by_module() -> Iterator[None]:
+    # torch's fused transformer encoder never calls its linear layers, so nothing could be read.
+    fused = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)

@@ -1,0 +1,205 @@
+"""A model made ready for tracing, with torch's own layer names."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from nodelens.data import Batch, as_batch
+from nodelens.errors import IncompatibleModelError, InvalidValueError, LayerNotFoundError, nearest
+from nodelens.model.layers import Layer, describe, named
+from nodelens.model.route import Route, learn_route
+from nodelens.model.session import untouched
+from nodelens.model.tracing import traced
+
+__all__ = ["ModelWrapper", "wrap"]
+
+_ROUTES: WeakKeyDictionary[nn.Module, Route] = WeakKeyDictionary()
+
+
+class ModelWrapper:
+    """An nnsight view of a torch module: named layers, forward order, one trace a batch.
+
+    Takes any `torch.nn.Module` (a Hugging Face model too), an nnsight model or another wrapper.
+    Attributes it does not have itself are those of the nnsight model, so
+    `wrapper.encoder.layers[0].output` reads what that module returns, inside a lens.
+    """
+
+    def __init__(self, model: Any, tracked_layers: Sequence[str] | None = None) -> None:
+        self.module, self.nnsight = _unwrap(model)
+        self.tokenizer = getattr(model, "tokenizer", None)
+        self._modules = named(self.module)
+        self._envoys: dict[str, Any] | None = None
+        self._tracer: Any = None
+        self.references: dict[str, Any] = {}
+        described = [describe(name, m) for name, m in self._modules.items()]
+        self.layers: dict[str, Layer] = {layer.name: layer for layer in described if layer}
+        self.tracked_layers = self._check_names(tracked_layers or list(self.layers))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "nnsight" not in vars(self):
+            raise AttributeError(name)
+        return getattr(self.nnsight, name)
+
+    def __repr__(self) -> str:
+        return f"ModelWrapper({type(self.module).__name__}, {len(self.layers)} layers)"
+
+    def _check_names(self, names: Sequence[str]) -> list[str]:
+        for name in names:
+            if name not in self._modules:
+                raise LayerNotFoundError(
+                    f"the model has no layer {name!r}{nearest(name, self._modules)}; "
+                    f"it has {listing(self.layers)}"
+                )
+        return list(names)
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the first parameter, the CPU for a model without any."""
+        first = next(self.module.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
+    def torch_module(self, name: str) -> nn.Module:
+        """Return the torch module of a layer."""
+        return self._modules[name]
+
+    def envoy(self, name: str) -> Any:
+        """Return nnsight's view of a module, by torch's name: its `.input` and `.output`."""
+        if self._envoys is None:
+            # By module, not by path: a child called "output" is mounted elsewhere by nnsight.
+            views = {id(e._module): e for e in self.nnsight.modules()}
+            self._envoys = {name: views[id(m)] for name, m in self._modules.items()}
+        return self._envoys[name]
+
+    @property
+    def names(self) -> list[str]:
+        """Return every module's name as torch has it; a model that is one layer is "model"."""
+        return list(self._modules)
+
+    def prepare_batch(self, *inputs: Any, options: Mapping[str, Any] | None = None) -> Batch:
+        """Return the batch in its one form, on the model's device; strings are tokenized."""
+        if len(inputs) == 1 and _is_text(inputs[0]):
+            inputs = (self._tokenized(inputs[0]),)
+        batch = as_batch(*inputs, options=options).to(self.device)
+        if "use_cache" in self._forward_names and "use_cache" not in batch.kwargs:
+            batch.kwargs["use_cache"] = False  # type: ignore[index]
+        return batch
+
+    @property
+    def _forward_names(self) -> Mapping[str, Any]:
+        return inspect.signature(type(self.module).forward).parameters
+
+    def _tokenized(self, texts: Any) -> Any:
+        if self.tokenizer is None:
+            raise InvalidValueError("a batch of text needs a tokenizer, and this model has none")
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        return self.tokenizer(texts, return_tensors="pt", padding=True)
+
+    def forward(self, batch: Batch) -> Any:
+        """Return the model's plain output for a batch; nothing of the model changes."""
+        with untouched(self.module):
+            return self.module(*batch.args, **batch.kwargs)
+
+    def route(self, batch: Batch, *, again: bool = False) -> Route:
+        """Return the route through the model, learned once from `batch`."""
+        known = _ROUTES.get(self.module)
+        if known is None or again:
+            known = learn_route(self.module, lambda: self.forward(batch))
+            _ROUTES[self.module] = known
+        return known
+
+    def known_route(self) -> Route | None:
+        """Return the route if a pass has shown it already."""
+        return _ROUTES.get(self.module)
+
+    def trace(
+        self, batch: Batch, bodies: Sequence[Callable[[], Any]], *, gradients: bool = False
+    ) -> list[Any]:
+        """Return what each body returns, run inside one traced forward pass of `batch`."""
+        with untouched(self.module, gradients=gradients):
+            return traced(self, batch, bodies)
+
+    @contextmanager
+    def visit(self, number: int) -> Iterator[None]:
+        """Within a trace, let reads mean a module's visit `number`, counted from 0."""
+        if number == 0:
+            yield
+            return
+        for _ in self._tracer.iter[number]:
+            yield
+
+    def forward_with_activations(self, *inputs: Any) -> tuple[Any, dict[str, Any]]:
+        """Return the model's output and, for every tracked layer, what it returned.
+
+        A layer called several times gives its first call's output. Layers the pass does not reach
+        raise LayerNotReachedError.
+        """
+        from nodelens.model.selection import in_forward_order
+
+        batch = self.prepare_batch(*inputs)
+        names = in_forward_order(self, self.route(batch), self.tracked_layers)
+
+        def read() -> tuple[dict[str, Any], Any]:
+            found = {name: self.envoy(name).output for name in names}
+            return found, self.nnsight.output
+
+        activations, outputs = self.trace(batch, [read])[0]
+        return outputs, {name: activations[name] for name in self.tracked_layers}
+
+    def get_layer_weights(self, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Return the weights of the tracked or named layers, as they are, sharing their memory."""
+        names = self._check_names(layers if layers is not None else self.tracked_layers)
+        weights = {name: getattr(self.torch_module(name), "weight", None) for name in names}
+        for name, weight in weights.items():
+            if not isinstance(weight, Tensor):
+                raise LayerNotFoundError(f"layer {name!r} has no weight")
+        return {name: w.detach() for name, w in weights.items() if isinstance(w, Tensor)}
+
+
+def wrap(model: Any) -> ModelWrapper:
+    """Return `model` itself when it is wrapped already, else a wrapper of it."""
+    return model if isinstance(model, ModelWrapper) else ModelWrapper(model)
+
+
+def _unwrap(model: Any) -> tuple[nn.Module, Any]:
+    if isinstance(model, ModelWrapper):
+        return model.module, model.nnsight
+    import nnsight
+
+    if isinstance(model, nn.Module):
+        with warnings.catch_warnings():
+            # Modules are found by identity here, so a child called "output" is no trouble.
+            warnings.filterwarnings("ignore", message=".*has a submodule named.*")
+            return model, nnsight.NNsight(model)
+    if isinstance(model, nnsight.Envoy):
+        if any(p.is_meta for p in model._module.parameters()):
+            model.dispatch()
+        return model._module, model
+    raise IncompatibleModelError(
+        f"a {type(model).__name__} is not a model; expected a torch.nn.Module, an nnsight model, "
+        "a Hugging Face model or a ModelWrapper"
+    )
+
+
+def _is_text(batch: Any) -> bool:
+    if isinstance(batch, str):
+        return True
+    return (
+        isinstance(batch, (list, tuple)) and bool(batch) and all(isinstance(b, str) for b in batch)
+    )
+
+
+def listing(names: Any, most: int = 12) -> str:
+    """Return the names in one line, shortened after `most`."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "none"

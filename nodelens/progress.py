@@ -1,0 +1,54 @@
+"""Progress over a stream of batches, of known or unknown length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+__all__ = ["Progress", "watched"]
+
+Progress = Callable[[int, int], None]
+"""Called with (batches done, rows seen)."""
+
+
+def watched(
+    batches: Iterable[Any], skip: int, progress: bool | Progress, rows: Callable[[], int]
+) -> Iterator[Any]:
+    """Yield the batches behind the first `skip`, showing how far the stream has come."""
+    remaining = islice(batches, skip, None)
+    if progress is False:
+        yield from remaining
+    elif callable(progress):
+        for done, batch in enumerate(remaining, start=skip):
+            yield batch
+            progress(done + 1, rows())
+    else:
+        yield from _with_bar(remaining, skip, _length(batches), rows)
+
+
+def _length(batches: Iterable[Any]) -> int | None:
+    try:
+        return len(batches)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _with_bar(
+    batches: Iterable[Any], skip: int, total: int | None, rows: Callable[[], int]
+) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("batches, {task.fields[rows]:,} rows"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("measuring", total=total, completed=skip, rows=rows())
+        for batch in batches:
+            yield batch
+            bar.update(task, advance=1, rows=rows())

@@ -1,0 +1,70 @@
+"""Lenses that only read: they declare what is to be measured, and the pass is planned for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from nodelens.data import Batch
+from nodelens.lens import Lens, Stream
+from nodelens.model.gather import (
+    Gathering,
+    Measured,
+    Plan,
+    gather,
+    measure_gradients,
+    plan_reads,
+)
+from nodelens.model.layers import Layer
+from nodelens.model.loss import predict
+from nodelens.model.wrapper import ModelWrapper
+from nodelens.statistics.read import Read
+
+__all__ = ["ReadingLens"]
+
+
+class ReadingLens(Lens):
+    """A lens whose statistics follow from `reads(layer)`; never changes an activation."""
+
+    def wanted(self, model: ModelWrapper) -> dict[str, list[Read]]:
+        """Return the reads of every selected layer, in forward order of the layers."""
+        return {
+            name: list(self.reads(located(model, name)).values()) for name in self._selected(model)
+        }
+
+    def _plan(self, stream: Stream, batch: Batch) -> Plan:
+        def make() -> Plan:
+            model = stream.model
+            wanted = self.wanted(model)
+            if not wanted:
+                # Only a pass shows where FFNs end, so a lens may find out here that there are none.
+                self._ensure_compatible(model)
+            route = model.route(batch)
+            layers = [located(model, name) for name in wanted]
+            return plan_reads(model, route, wanted, layers)
+
+        plan: Plan = stream.once("plan", make)
+        return plan
+
+    def _needs_gradient(self, stream: Stream, batch: Batch) -> bool:
+        return self._plan(stream, batch).gradients
+
+    def _intervene(self, model: ModelWrapper, **kwargs: Any) -> Any:
+        stream, batch = kwargs["stream"], kwargs["batch"]
+        return gather(model, batch, self._plan(stream, batch))
+
+    def _conclude(self, found: list[Any], stream: Stream, batch: Batch) -> Measured:
+        gathering: Gathering = found[0]
+        model = stream.model
+        if gathering.kept:
+            prediction = predict(gathering.outputs, batch, model.module, None)
+            measure_gradients(gathering, model, batch, prediction)
+        return gathering.measured
+
+
+def located(model: ModelWrapper, name: str) -> Layer:
+    """Return a layer's description, with what only a pass can show: whether it ends an FFN."""
+    layer, route = model.layers[name], model.known_route()
+    if route is None or name not in route.down_projections:
+        return layer
+    return replace(layer, in_ffn=True)

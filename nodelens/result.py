@@ -1,0 +1,209 @@
+"""Scores by layer, with their units and where they come from."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from nodelens.errors import OutputError, UnknownNameError, nearest
+from nodelens.files import load_tensors, save_tensors, write_text
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+__all__ = ["LensResult"]
+
+_FORMAT = 1
+
+
+class LensResult(dict[str, dict[str, Tensor]]):
+    """`result[layer][score]`, each `(channels,)` in float64 on the CPU.
+
+    `units` and `importance` (+1: keep channels with high scores, -1: with low ones, 0: neither) are
+    by score, `rows` by layer; `lens` and `params` say what measured them, and `notes` what to know
+    when reading them (pairs that were clamped, layers that were left out).
+    """
+
+    def __init__(
+        self,
+        scores: Mapping[str, Mapping[str, Tensor]],
+        *,
+        lens: str = "",
+        params: Mapping[str, Any] | None = None,
+        units: Mapping[str, str] | None = None,
+        importance: Mapping[str, int] | None = None,
+        rows: Mapping[str, int] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        super().__init__(
+            {
+                layer: {n: t.detach().double().cpu() for n, t in s.items()}
+                for layer, s in scores.items()
+            }
+        )
+        self.lens = lens
+        self.params = dict(params or {})
+        self.units = dict(units or {})
+        self.importance = dict(importance or {})
+        self.rows = dict(rows or {})
+        self.notes = list(notes)
+
+    def __getitem__(self, layer: str) -> dict[str, Tensor]:
+        if layer not in self:
+            raise UnknownNameError(
+                f"the result has no layer {layer!r}{nearest(layer, self)}; it has {', '.join(self)}"
+            )
+        return super().__getitem__(layer)
+
+    @property
+    def unit(self) -> str | dict[str, str]:
+        """Return the unit, or the units by score when there are several scores."""
+        return next(iter(self.units.values())) if len(self.units) == 1 else self.units
+
+    @property
+    def score_names(self) -> list[str]:
+        """Return the names of all scores, in the order they appear."""
+        return list(dict.fromkeys(name for scores in self.values() for name in scores))
+
+    def scores(self, name: str | None = None) -> dict[str, Tensor]:
+        """Return one score of every layer that has it, each `(channels,)`; the first by default."""
+        name = self._named(name)
+        return {layer: scores[name] for layer, scores in self.items() if name in scores}
+
+    def _named(self, name: str | None) -> str:
+        names = self.score_names
+        if name is None and names:
+            return names[0]
+        if name not in names:
+            raise UnknownNameError(
+                f"the result has no score {name!r}{nearest(str(name), names)}; "
+                f"it has {', '.join(names)}"
+            )
+        return str(name)
+
+    def top(self, k: int = 10, score: str | None = None) -> list[tuple[str, int, float]]:
+        """Return the k highest channels of all layers as (layer, channel, value)."""
+        found = [
+            (layer, channel, float(value))
+            for layer, values in self.scores(score).items()
+            for channel, value in enumerate(values)
+        ]
+        return sorted(found, key=lambda entry: -entry[2])[:k]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a tidy table with columns layer, channel, score, value, unit."""
+        import pandas
+
+        frames = [
+            pandas.DataFrame(
+                {
+                    "layer": layer,
+                    "channel": range(len(values)),
+                    "score": name,
+                    "value": values.numpy(),
+                    "unit": self.units.get(name, ""),
+                }
+            )
+            for layer, scores in self.items()
+            for name, values in scores.items()
+            if values.ndim == 1
+        ]
+        columns = ["layer", "channel", "score", "value", "unit"]
+        return (
+            pandas.concat(frames, ignore_index=True)
+            if frames
+            else pandas.DataFrame(columns=columns)
+        )
+
+    def plot(self, ax: Axes | None = None, score: str | None = None) -> Axes:
+        """Return axes with the sorted scores of every layer, one line each."""
+        if ax is None:
+            from matplotlib import pyplot
+
+            ax = pyplot.subplots(figsize=(6, 3.5), layout="constrained")[1]
+        name = self._named(score)
+        for layer, values in self.scores(name).items():
+            share = [i / max(len(values) - 1, 1) for i in range(len(values))]
+            ax.plot(share, values.sort(descending=True).values.numpy(), label=layer)
+        ax.set(xlabel="share of channels, highest first", ylabel=_axis_label(name, self.units))
+        if len(self) <= 12:
+            ax.legend(frameon=False)
+        return ax
+
+    def save(self, directory: str | Path) -> None:
+        """Write `scores.safetensors` (raw scores) and `result.json` (units, provenance)."""
+        folder = Path(directory)
+        tensors = {f"{layer}:{name}": v for layer, s in self.items() for name, v in s.items()}
+        save_tensors(folder / "scores.safetensors", tensors)
+        about = {
+            "format": _FORMAT,
+            "lens": self.lens,
+            "params": self.params,
+            "units": self.units,
+            "importance": self.importance,
+            "rows": self.rows,
+            "notes": self.notes,
+            "scores": {layer: list(scores) for layer, scores in self.items()},
+        }
+        write_text(folder / "result.json", json.dumps(about, indent=2))
+
+    @classmethod
+    def load(cls, directory: str | Path) -> LensResult:
+        """Return the result saved in a folder; OutputError when there is none."""
+        folder = Path(directory)
+        try:
+            about = json.loads((folder / "result.json").read_text())
+        except (OSError, ValueError) as failure:
+            raise OutputError(f"no result in {str(folder)!r}: {failure}") from failure
+        if about.get("format") != _FORMAT:
+            raise OutputError(f"{str(folder)!r} has format {about.get('format')}, not {_FORMAT}")
+        tensors, _ = load_tensors(folder / "scores.safetensors")
+        return cls(
+            {
+                layer: {n: tensors[f"{layer}:{n}"] for n in names}
+                for layer, names in about["scores"].items()
+            },
+            **{
+                key: about[key]
+                for key in ("lens", "params", "units", "importance", "rows", "notes")
+            },
+        )
+
+    def __repr__(self) -> str:
+        lines = [f"LensResult of {self.lens or 'a lens'}: {len(self)} layers"]
+        for layer, scores in self.items():
+            lines += [f"  {layer}: {_summary(name, v, self.units)}" for name, v in scores.items()]
+        return "\n".join(lines[:40] + (["  ..."] if len(lines) > 40 else []))
+
+    def _repr_html_(self) -> str:
+        head = "".join(
+            f"<th>{h}</th>"
+            for h in ("layer", "score", "channels", "lowest", "mean", "highest", "unit")
+        )
+        rows = []
+        for layer, scores in self.items():
+            for name, v in scores.items():
+                numbers = [f"{x:.4g}" for x in (v.min(), v.mean(), v.max())]
+                cells = [layer, name, str(len(v)), *numbers, self.units.get(name, "")]
+                rows.append("".join(f"<td>{html.escape(str(c))}</td>" for c in cells))
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _summary(name: str, values: Tensor, units: Mapping[str, str]) -> str:
+    unit = f" {units[name]}" if units.get(name) else ""
+    return (
+        f"{name} of {len(values)} channels, {values.min():.4g} to {values.max():.4g}, "
+        f"mean {values.mean():.4g}{unit}"
+    )
+
+
+def _axis_label(name: str, units: Mapping[str, str]) -> str:
+    unit = f" ({units[name]})" if units.get(name) else ""
+    return name.replace("_", " ") + unit

@@ -1,0 +1,140 @@
+"""What every statistic is: measured from one batch, merged as a whole, saved by its fields."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from nodelens.errors import MergeError, UnknownNameError, nearest
+from nodelens.statistics.window import Window
+
+__all__ = ["Constant", "Sample", "Statistic", "wide"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one layer shows in one batch, channels always on axis 1.
+
+    `values` is `(rows, channels)`, or `(batch, channels, positions)` for maps; `gradient` has the
+    same shape. `targets` is `(values.shape[0],)` of class numbers or `(values.shape[0], targets)`
+    of numbers. `inputs` is the layer's own input when a statistic needs both ends.
+    """
+
+    values: Tensor
+    gradient: Tensor | None = None
+    targets: Tensor | None = None
+    inputs: Tensor | None = None
+    window: Window | None = None
+    loss_terms: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows there are: samples, or tokens, or samples times positions."""
+        return self.values.numel() // max(self.values.shape[1], 1)
+
+
+class Statistic(ABC):
+    """A summary of rows that merges exactly: of batches, ranks, files, interrupted runs.
+
+    Subclasses are dataclasses. Tensor fields are the state and end up in float64; everything else
+    (`rows`, options) must be plain JSON. `measure` depends on its batch alone, so a stream gives
+    the same state however it was shared out.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What `measure` reads besides the values: "gradient", "targets", "input"."""
+
+    _classes: ClassVar[dict[str, type[Statistic]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Statistic._classes[cls.kind()] = cls
+
+    @classmethod
+    def kind(cls) -> str:
+        """Return the name the class is saved under."""
+        return f"{cls.__module__}.{cls.__qualname__}"
+
+    @classmethod
+    def of_kind(cls, kind: str) -> type[Statistic]:
+        """Return the class saved as `kind`; nothing is imported on a file's behalf."""
+        try:
+            return cls._classes[kind]
+        except KeyError:
+            raise UnknownNameError(
+                f"unknown statistic {kind!r}{nearest(kind, cls._classes)}; "
+                "import the package that defines it first"
+            ) from None
+
+    @classmethod
+    @abstractmethod
+    def measure(cls, sample: Sample, *args: Any, **kwargs: Any) -> Self:
+        """Return the statistic of one batch; options are keywords of the subclass."""
+
+    @abstractmethod
+    def merge(self, other: Self) -> None:
+        """Take in the rows of `other`, which stays as it is."""
+
+    def values(self) -> dict[str, Tensor]:
+        """Return finished values by name, each `(channels,)`: what a plain lens reports."""
+        return {name: value for name, value in self.state().items() if value.ndim == 1}
+
+    @classmethod
+    def joined(cls, mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return options under which one statistic serves both readers, or None."""
+        return dict(mine) if mine == other else None
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensor fields by name."""
+        return {k: v for k, v in vars(self).items() if isinstance(v, Tensor)}
+
+    def plain(self) -> dict[str, Any]:
+        """Return the other fields by name."""
+        return {k: v for k, v in vars(self).items() if not isinstance(v, Tensor)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Self:
+        """Return the statistic with these fields."""
+        return cls(**plain, **state)
+
+    def widened(self) -> Self:
+        """Return a copy that owns its state, in float64 where it is a floating type."""
+        return type(self).from_state({k: wide(v) for k, v in self.state().items()}, self.plain())
+
+    def check_mergeable(self, other: Statistic) -> None:
+        """Raise MergeError unless `other` is of the same class and channels."""
+        if type(self) is not type(other):
+            raise MergeError(f"cannot merge {type(other).__name__} into {type(self).__name__}")
+
+
+class Constant(Statistic):
+    """Something every batch must agree on, such as a weight: merging checks, and adds nothing."""
+
+    def merge(self, other: Self) -> None:
+        if other is self:
+            return
+        self.check_mergeable(other)
+        mine, theirs = self.state(), other.state()
+        same = self.plain() == other.plain() and mine.keys() == theirs.keys()
+        if not same or not all(torch.equal(wide(mine[k]), wide(theirs[k])) for k in mine):
+            changed = [f.name for f in fields(self)]  # type: ignore[arg-type]
+            raise MergeError(
+                f"{type(self).__name__} ({', '.join(changed)}) differs between the parts: "
+                "they come from different models, or the weights changed in between"
+            )
+
+    def widened(self) -> Self:
+        return self
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return a copy of `x` in float64 (float32 on a device without it); integers stay integers."""
+    if not x.is_floating_point():
+        return x.clone()
+    return x.to(torch.float32 if x.device.type == "mps" else torch.float64, copy=True)

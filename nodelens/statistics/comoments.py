@@ -1,0 +1,199 @@
+"""Second moments between channels, and between channels and targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot, pad
+from typing_extensions import Self
+
+from nodelens.errors import MissingTargetsError, ShapeError
+from nodelens.statistics.base import Sample, Statistic
+from nodelens.statistics.reduce import centred, channel_mean, channel_sum, gram, mix
+
+__all__ = ["ClassMoments", "CoMoments", "CrossMoments"]
+
+
+@dataclass
+class CoMoments(Statistic):
+    """Rows, mean `(channels,)` and the sum of products of deviations `m2` `(channels, channels)`.
+
+    One matrix product a batch; merged with Chan, Golub and LeVeque (1979).
+    """
+
+    rows: int
+    mean: Tensor
+    m2: Tensor
+
+    @classmethod
+    def measure(cls, sample: Sample) -> Self:
+        mean = channel_mean(sample.values)
+        deviation = centred(sample.values, mean)
+        return cls(sample.rows, mean, gram(deviation, deviation))
+
+    def merge(self, other: Self) -> None:
+        self.check_mergeable(other)
+        share, weight = mix(self.rows, other.rows)
+        gap = other.mean.to(self.mean.dtype) - self.mean
+        self.m2 += other.m2
+        self.m2.addr_(gap, gap, alpha=weight)
+        self.mean += gap * share
+        self.rows += other.rows
+
+    def covariance(self) -> Tensor:
+        """Return the covariance (n - 1 in the divisor), shape `(channels, channels)`."""
+        return self.m2 / (self.rows - 1)
+
+
+@dataclass
+class CrossMoments(Statistic):
+    """Second moments of every channel with every target dimension.
+
+    `cross` is the sum of products of deviations `(channels, targets)`, `m2` the channels' own sums
+    of squares `(channels,)`, `target_m2` the targets' `(targets, targets)`. Class numbers count as
+    one-hot; a class that appears later only adds zeros to what came before.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"targets"})
+
+    rows: int
+    mean: Tensor
+    m2: Tensor
+    target_mean: Tensor
+    target_m2: Tensor
+    cross: Tensor
+    categorical: bool = False
+
+    @classmethod
+    def measure(cls, sample: Sample) -> Self:
+        raw = targets_of(sample)
+        categorical = not raw.is_floating_point()
+        x, t = sample.values, as_numeric(raw).to(torch.float64)
+        positions = 1 if x.ndim == 2 else x.shape[2]
+        mean, target_mean = channel_mean(x), t.sum(0) / max(len(t), 1)
+        deviation, gap = centred(x, mean), t - target_mean
+        m2 = channel_sum(deviation * deviation)
+        per_sample = deviation if x.ndim == 2 else deviation.sum(2)
+        cross = per_sample.mT @ gap.to(x.dtype)
+        target_m2 = gap.mT @ gap * positions
+        return cls(sample.rows, mean, m2, target_mean, target_m2, cross, categorical)
+
+    def merge(self, other: Self) -> None:
+        self.check_mergeable(other)
+        size = max(len(self.target_mean), len(other.target_mean))
+        theirs = other.padded(size)
+        vars(self).update(vars(self.padded(size)))
+        share, weight = mix(self.rows, theirs.rows)
+        gap = theirs.mean.to(self.mean.dtype) - self.mean
+        target_gap = theirs.target_mean.to(self.mean.dtype) - self.target_mean
+        self.m2 += theirs.m2 + gap.square() * weight
+        self.cross += theirs.cross + torch.outer(gap, target_gap) * weight
+        self.target_m2 += theirs.target_m2 + torch.outer(target_gap, target_gap) * weight
+        self.mean += gap * share
+        self.target_mean += target_gap * share
+        self.rows += theirs.rows
+
+    def padded(self, targets: int) -> Self:
+        """Return the same statistic with room for `targets` dimensions."""
+        more = targets - len(self.target_mean)
+        if not more:
+            return self
+        if not self.categorical:
+            raise ShapeError(
+                f"targets have {targets} dimensions in one batch, "
+                f"{len(self.target_mean)} in another"
+            )
+        return type(self)(
+            self.rows,
+            self.mean,
+            self.m2,
+            pad(self.target_mean, (0, more)),
+            pad(self.target_m2, (0, more, 0, more)),
+            pad(self.cross, (0, more)),
+            self.categorical,
+        )
+
+
+@dataclass
+class ClassMoments(Statistic):
+    """Rows, mean and sum of squared deviations of every channel within every class.
+
+    `counts` is `(classes,)`, `mean` and `m2` are `(classes, channels)`.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"targets"})
+
+    rows: int
+    counts: Tensor
+    mean: Tensor
+    m2: Tensor
+
+    @classmethod
+    def measure(cls, sample: Sample) -> Self:
+        labels, x = class_labels(sample), sample.values
+        positions = 1 if x.ndim == 2 else x.shape[2]
+        member = one_hot(labels).to(x.dtype)
+        counts = torch.bincount(labels, minlength=member.shape[1]) * positions
+        sums = member.mT @ (x if x.ndim == 2 else x.sum(2))
+        mean = sums / counts.clamp(min=1)[:, None].to(x.dtype)
+        deviation = centred(x, mean[labels])
+        square = deviation.square_() if x.ndim == 2 else deviation.square_().sum(2)
+        return cls(sample.rows, counts, mean, member.mT @ square)
+
+    def merge(self, other: Self) -> None:
+        self.check_mergeable(other)
+        size = max(len(self.counts), len(other.counts))
+        theirs = other.padded(size)
+        vars(self).update(vars(self.padded(size)))
+        total = self.counts + theirs.counts
+        share = (theirs.counts / total.clamp(min=1))[:, None]
+        gap = theirs.mean.to(self.mean.dtype) - self.mean
+        self.m2 += theirs.m2 + gap.square() * share * self.counts[:, None]
+        self.mean += gap * share
+        self.counts = total
+        self.rows += theirs.rows
+
+    def padded(self, classes: int) -> Self:
+        """Return the same statistic with room for `classes` classes."""
+        more = classes - len(self.counts)
+        if not more:
+            return self
+        below = (0, 0, 0, more)
+        return type(self)(
+            self.rows, pad(self.counts, (0, more)), pad(self.mean, below), pad(self.m2, below)
+        )
+
+    def values(self) -> dict[str, Tensor]:
+        return {f"mean[{k}]": row for k, row in enumerate(self.mean)}
+
+
+def targets_of(sample: Sample) -> Tensor:
+    """Return the sample's targets, first axis as long as the values'."""
+    if sample.targets is None:
+        raise MissingTargetsError("targets are needed: give batches as (inputs, targets)")
+    return sample.targets
+
+
+def class_labels(sample: Sample) -> Tensor:
+    """Return the targets as class numbers, `(values.shape[0],)`."""
+    labels = targets_of(sample)
+    if labels.is_floating_point() or labels.ndim != 1:
+        raise MissingTargetsError(
+            f"class numbers are needed (integers, one a row), got {labels.dtype} "
+            f"of shape {tuple(labels.shape)}"
+        )
+    if labels.numel() and int(labels.min()) < 0:
+        raise MissingTargetsError(f"class numbers start at 0, got {int(labels.min())}")
+    return labels
+
+
+def as_numeric(targets: Tensor) -> Tensor:
+    """Return targets as `(rows, targets)` numbers, class numbers as one-hot rows."""
+    if targets.is_floating_point():
+        return targets[:, None] if targets.ndim == 1 else targets.flatten(1)
+    if targets.ndim != 1:
+        return targets.flatten(1).double()
+    return one_hot(targets.long())

@@ -1,0 +1,106 @@
+"""Moments of activation times gradient, and of the products that a weight's update is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from typing_extensions import Self
+
+from nodelens.errors import MissingLossError
+from nodelens.statistics.base import Sample, Statistic
+from nodelens.statistics.reduce import channel_sum, gram
+
+__all__ = ["ActivationGradient", "WeightUpdates"]
+
+
+@dataclass
+class ActivationGradient(Statistic):
+    """Sums over rows of what activation u and gradient g make together, each `(channels,)`.
+
+    `product` u g, `absolute` abs(u g), `square` (u g)^2, `value_square` u^2, `gradient_square` g^2.
+    With `per="sample"` u g is summed over positions first, so a row is a sample. With
+    `reduction="mean"` the gradient is divided by the number of loss terms of its batch.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
+
+    rows: int
+    product: Tensor
+    absolute: Tensor
+    square: Tensor
+    value_square: Tensor
+    gradient_square: Tensor
+
+    @classmethod
+    def measure(cls, sample: Sample, *, per: str = "row", reduction: str = "sum") -> Self:
+        u, g = sample.values, gradient_of(sample)
+        if reduction == "mean":
+            g = g / max(sample.loss_terms, 1)
+        squares = channel_sum(u * u), channel_sum(g * g)
+        product = u * g
+        rows = sample.rows
+        if per == "sample" and product.ndim == 3:
+            product, rows = product.sum(2), len(product)
+        total = channel_sum(product)
+        square = channel_sum(product * product)
+        return cls(rows, total, channel_sum(product.abs_()), square, *squares)
+
+    def merge(self, other: Self) -> None:
+        self.check_mergeable(other)
+        for name, theirs in other.state().items():
+            getattr(self, name).add_(theirs)
+        self.rows += other.rows
+
+    def mean(self, name: str) -> Tensor:
+        """Return the mean over rows of the sum called `name`, shape `(channels,)`."""
+        total: Tensor = getattr(self, name)
+        return total / max(self.rows, 1)
+
+
+@dataclass
+class WeightUpdates(Statistic):
+    """Sums over rows of gradient times input and output times input, each `(channels, width)`."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"gradient", "input"})
+
+    rows: int
+    gradient: Tensor
+    hebbian: Tensor
+    output: Tensor
+    output_square: Tensor
+
+    @classmethod
+    def measure(cls, sample: Sample) -> Self:
+        y, g, x = sample.values, gradient_of(sample), sample.inputs
+        assert x is not None
+        sums = channel_sum(y), channel_sum(y * y)
+        if sample.window is None:
+            return cls(sample.rows, gram(g, x), gram(y, x), *sums)
+        space = (len(y), y.shape[1], *_positions(sample))
+        outer = sample.window.outer
+        return cls(sample.rows, outer(g.reshape(space), x), outer(y.reshape(space), x), *sums)
+
+    def merge(self, other: Self) -> None:
+        self.check_mergeable(other)
+        for name, theirs in other.state().items():
+            getattr(self, name).add_(theirs)
+        self.rows += other.rows
+
+
+def gradient_of(sample: Sample) -> Tensor:
+    """Return the loss gradient at the values, of the same shape."""
+    if sample.gradient is None:
+        raise MissingLossError("a loss gradient is needed")
+    return sample.gradient
+
+
+def _positions(sample: Sample) -> list[int]:
+    window, x = sample.window, sample.inputs
+    assert window is not None and x is not None
+    sizes = []
+    for axis, size in enumerate(x.shape[2:]):
+        span = (window.kernel[axis] - 1) * window.dilation[axis] + 1
+        sizes.append((size + sum(window.padding[axis]) - span) // window.stride[axis] + 1)
+    return sizes

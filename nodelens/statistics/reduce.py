@@ -1,0 +1,51 @@
+"""The few reductions over rows that all statistics are made of; channels are always axis 1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["centred", "channel_mean", "channel_sum", "gram", "mix", "per_channel"]
+
+_BATCHED_GRAM_ELEMENTS = 1 << 24
+
+
+def channel_sum(x: Tensor) -> Tensor:
+    """Return the sum over rows, shape `(channels,)`, for `(rows, channels)` or maps."""
+    return x.sum(0) if x.ndim == 2 else x.sum((0, 2))
+
+
+def channel_mean(x: Tensor) -> Tensor:
+    """Return the mean over rows, shape `(channels,)`; zeros when there are no rows."""
+    return channel_sum(x) / max(x.numel() // max(x.shape[1], 1), 1)
+
+
+def per_channel(v: Tensor, like: Tensor) -> Tensor:
+    """Return `v` of shape `(channels,)` or `(batch, channels)`, ready to broadcast over `like`."""
+    return v if like.ndim == 2 else v.unsqueeze(-1)
+
+
+def centred(x: Tensor, mean: Tensor) -> Tensor:
+    """Return `x` minus a mean per channel: what keeps float32 sums of powers exact."""
+    return x - per_channel(mean.to(x.dtype), x)
+
+
+def gram(a: Tensor, b: Tensor) -> Tensor:
+    """Return the sum over rows of `a_i b_j`, shape `(channels_a, channels_b)`.
+
+    Maps are multiplied sample by sample, so that no axis moves; where the stack of products would
+    be larger than the maps, they are laid out as rows first.
+    """
+    if a.ndim == 2:
+        return a.mT @ b
+    if a.shape[0] * a.shape[1] * b.shape[1] <= max(_BATCHED_GRAM_ELEMENTS, a.numel()):
+        return torch.bmm(a, b.mT).sum(0)
+    left = a.transpose(0, 1).reshape(a.shape[1], -1)
+    right = left if b is a else b.transpose(0, 1).reshape(b.shape[1], -1)
+    return left @ right.mT
+
+
+def mix(rows: int, other_rows: int) -> tuple[float, float]:
+    """Return `(other share, rows * other_rows / total)`: the two weights of Chan's formulas."""
+    total = rows + other_rows
+    return (other_rows / total, rows * other_rows / total) if total else (0.0, 0.0)

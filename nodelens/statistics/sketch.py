@@ -1,0 +1,129 @@
+"""Distributions of every channel in bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from nodelens.errors import InvalidValueError, MergeError
+from nodelens.statistics.base import Sample, Statistic
+
+__all__ = ["Histogram", "QuantileSketch"]
+
+_MANTISSA_BITS = 6
+_SHIFT = 23 - _MANTISSA_BITS
+_PER_OCTAVE = 1 << _MANTISSA_BITS
+_EMPTY = -1
+
+
+@dataclass
+class QuantileSketch(Statistic):
+    """Counts of absolute values in log-spaced bins, for quantiles within 1% of the true value.
+
+    A bin is an exponent and the first six mantissa bits of a float32, read off the bits
+    themselves: 64 bins an octave, so the middle of a bin is at most 0.8% off. `counts` is
+    `(channels, bins)` and `top` the number of the highest bin of each channel; whatever lies more
+    than `octaves` below a channel's largest value shares its lowest bin, and quantiles that fall
+    there are upper bounds (Masson, Rim and Lee 2019, with the lowest bins collapsed).
+    """
+
+    rows: int
+    top: Tensor
+    counts: Tensor
+
+    @classmethod
+    def measure(cls, sample: Sample, *, octaves: int = 16) -> Self:
+        x, size = sample.values, octaves * _PER_OCTAVE
+        channels = x.shape[1]
+        # The smallest kept bin is a normal number: zeros and subnormals fall to the lowest bin.
+        bins = x.detach().to(torch.float32).contiguous().view(torch.int32)
+        bins = (bins & 0x7FFFFFFF) >> _SHIFT
+        if not x.numel():
+            top = torch.full((channels,), _EMPTY, dtype=torch.int64, device=x.device)
+            return cls(0, top, x.new_zeros((channels, size), dtype=torch.int64))
+        top = bins.amax((0,) if x.ndim == 2 else (0, 2))
+        offset = torch.arange(channels, device=x.device, dtype=torch.int32) * size
+        floor, offset = top - (size - 1), offset
+        if x.ndim == 3:
+            floor, offset = floor[:, None], offset[:, None]
+        index = bins.sub_(floor).clamp_(min=0).add_(offset)
+        counts = torch.bincount(index.view(-1), minlength=channels * size)
+        return cls(sample.rows, top.long(), counts.view(channels, size))
+
+    def merge(self, other: Self) -> None:
+        self.check_mergeable(other)
+        if self.counts.shape != other.counts.shape:
+            raise MergeError(
+                f"sketches of {tuple(other.counts.shape)} and {tuple(self.counts.shape)} counters"
+            )
+        top = torch.maximum(self.top, other.top)
+        self.counts = self._raised(top) + other._raised(top)
+        self.top = top
+        self.rows += other.rows
+
+    def _raised(self, top: Tensor) -> Tensor:
+        """The counts once the highest bin is `top`: all move down, the lowest collect."""
+        drop = top - self.top
+        if not bool(drop.any()):
+            return self.counts
+        size = self.counts.shape[1]
+        index = (torch.arange(size, device=top.device) - drop[:, None]).clamp_(min=0)
+        return torch.zeros_like(self.counts).scatter_add_(1, index, self.counts)
+
+    def quantile(self, q: float) -> Tensor:
+        """Return the q-quantile of the absolute values, shape `(channels,)`, in activation units.
+
+        The value at rank `floor(q * (rows - 1))` of the sorted rows, to 1%.
+        """
+        if not 0 <= q <= 1:
+            raise InvalidValueError(f"q is {q}, expected a number from 0 to 1")
+        rank = int(q * (self.rows - 1)) + 1 if self.rows else 1
+        size = self.counts.shape[1]
+        inside = (self.counts.cumsum(1) < rank).sum(1).clamp_(max=size - 1)
+        number = (self.top - (size - 1) + inside).clamp_(min=0)
+        low = _bin_edge(number)
+        middle = (low + _bin_edge(number + 1)) / 2
+        return torch.where(number == 0, torch.zeros_like(middle), middle)
+
+
+@dataclass
+class Histogram(Statistic):
+    """Counts of every channel's values in equal bins from `low` to `high`.
+
+    `counts` is `(channels, bins + 2)`: the first and last hold what lies outside.
+    """
+
+    rows: int
+    counts: Tensor
+    low: float
+    high: float
+
+    @classmethod
+    def measure(cls, sample: Sample, *, low: float, high: float, bins: int = 64) -> Self:
+        if not low < high or bins < 1:
+            raise InvalidValueError(f"a histogram from {low} to {high} in {bins} bins is empty")
+        x, channels = sample.values, sample.values.shape[1]
+        number = ((x - low) * (bins / (high - low))).floor_().clamp_(-1, bins).long() + 1
+        offset = torch.arange(channels, device=x.device) * (bins + 2)
+        number += offset if x.ndim == 2 else offset[:, None]
+        counts = torch.bincount(number.view(-1), minlength=channels * (bins + 2))
+        return cls(sample.rows, counts.view(channels, bins + 2), low, high)
+
+    def merge(self, other: Self) -> None:
+        self.check_mergeable(other)
+        if (self.low, self.high, self.counts.shape) != (other.low, other.high, other.counts.shape):
+            raise MergeError("histograms with different bins")
+        self.counts += other.counts
+        self.rows += other.rows
+
+    def edges(self) -> Tensor:
+        """Return the bin edges, shape `(bins + 1,)`, in activation units."""
+        return torch.linspace(self.low, self.high, self.counts.shape[1] - 1, dtype=torch.float64)
+
+
+def _bin_edge(number: Tensor) -> Tensor:
+    bits = (number << _SHIFT).to(torch.int32)
+    return bits.view(torch.float32).double()
