@@ -6,7 +6,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -64,6 +64,8 @@ class Lens(ABC):
     name: ClassVar[str] = ""
     edits: ClassVar[bool] = False
     """Whether the lens changes activations; such a lens never shares a pass with others."""
+    exempt: ClassVar[Mapping[str, str]] = {}
+    """Checks of `nodelens.testing` that do not apply to the lens, each with the reason."""
 
     def __init__(self, pattern: str | None = None, *, layers: Sequence[str] | str | None = None):
         self.pattern = pattern
@@ -113,6 +115,14 @@ class Lens(ABC):
     def aliases(cls, name: str) -> list[str]:
         """Return the other names a lens goes by."""
         return LENSES.aliases(name)
+
+    @classmethod
+    def example(cls, model: ModelWrapper) -> tuple[Lens, dict[str, Any]]:
+        """Return a lens for `model` and the options of a run: what `nodelens.testing` tries.
+
+        To be overridden where the constructor, or a run, needs an option.
+        """
+        return cls(), {}
 
     # Options
 
@@ -203,6 +213,10 @@ class Lens(ABC):
     def _needs_gradient(self, stream: Stream, batch: Batch) -> bool:
         return False
 
+    def _watched(self, stream: Stream, batch: Batch) -> Iterable[str]:
+        """The modules whose every call counts."""
+        return ()
+
     def _trace(
         self,
         model: ModelWrapper,
@@ -211,10 +225,14 @@ class Lens(ABC):
         intervention_kwargs: Mapping[str, Any],
     ) -> list[Any]:
         """Return what each body brought from one traced pass: the only way into a trace."""
-        batch: Batch = intervention_kwargs["batch"]
-        assert inputs == batch.args and model_kwargs is batch.kwargs
-        gradients = self._needs_gradient(intervention_kwargs["stream"], batch)
-        return model.trace(batch, self._bodies(model, intervention_kwargs), gradients=gradients)
+        batch = replace(intervention_kwargs["batch"], args=inputs, kwargs=model_kwargs)
+        stream: Stream = intervention_kwargs["stream"]
+        return model.trace(
+            batch,
+            self._bodies(model, intervention_kwargs),
+            gradients=self._needs_gradient(stream, batch),
+            watched=self._watched(stream, batch),
+        )
 
     def _conclude(self, found: list[Any], stream: Stream, batch: Batch) -> Measured:
         """Return the batch's statistics from what the trace brought; runs after it."""

@@ -49,6 +49,10 @@ class ReadingLens(Lens):
     def _needs_gradient(self, stream: Stream, batch: Batch) -> bool:
         return self._plan(stream, batch).gradients
 
+    def _watched(self, stream: Stream, batch: Batch) -> list[str]:
+        visits = self._plan(stream, batch).visits
+        return list(dict.fromkeys(visit.layer.name for visit in visits))
+
     def _intervene(self, model: ModelWrapper, **kwargs: Any) -> Any:
         stream, batch = kwargs["stream"], kwargs["batch"]
         return gather(model, batch, self._plan(stream, batch))

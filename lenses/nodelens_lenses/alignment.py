@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nodelens import Lens, MetricLens, ModelWrapper
@@ -125,6 +126,16 @@ class DeltaAlignment(_Alignment):
     given to `prepare`, `analyse` or `run`; without it this is an error. A row that has not moved
     scores 0.
     """
+
+    @classmethod
+    def example(cls, model: ModelWrapper) -> tuple[Lens, dict[str, Any]]:
+        """Return the lens, and weights a little off the model's as its initial weights."""
+        generator = torch.Generator().manual_seed(0)
+        initial = {
+            name: tensor.detach() + 0.1 * torch.randn(tensor.shape, generator=generator).to(tensor)
+            for name, tensor in model.module.named_parameters()
+        }
+        return cls(), {"initial_weights": initial}
 
     def prepare(
         self, model: Any, *, initial_weights: Mapping[str, Tensor] | None = None, **kwargs: Any

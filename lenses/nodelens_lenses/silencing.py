@@ -11,7 +11,7 @@ from torch import Tensor
 from nodelens import Lens, ModelWrapper
 from nodelens.errors import InvalidValueError, MissingTargetsError
 from nodelens.interventions import channel_indices, silencing
-from nodelens.model.layers import first_tensor
+from nodelens.model.layers import check_finite, first_tensor
 from nodelens.model.loss import predict
 from nodelens.statistics import Mean
 
@@ -52,6 +52,13 @@ class Ablation(Lens):
         self.site = site
         self.loss = loss
 
+    @classmethod
+    def example(cls, model: ModelWrapper) -> tuple[Lens, dict[str, Any]]:
+        """Return the lens with the first two channels of the first two layers silenced."""
+        route = model.known_route()
+        names = [name for name in model.layers if route is None or route.reached(name)]
+        return cls({name: [0, 1] for name in names[:2]}), {}
+
     def prepare(self, model: Any, **kwargs: Any) -> ModelWrapper:
         """Return the wrapped model once every layer and channel named is known to exist."""
         wrapper = super().prepare(model, **kwargs)
@@ -61,6 +68,9 @@ class Ablation(Lens):
             channel_indices(self.channels[name], width, name)
         return wrapper
 
+    def _watched(self, stream: Any, batch: Any) -> list[str]:
+        return list(self.channels)
+
     def _intervene(self, model: ModelWrapper, **kwargs: Any) -> dict[str, Any]:
         route = model.route(kwargs["batch"])
         body = silencing(model, route, self.channels, value=self.value, site=self.site)
@@ -69,6 +79,8 @@ class Ablation(Lens):
     def _conclude(self, found: list[Any], stream: Any, batch: Any) -> dict[str, dict[Any, Any]]:
         model = stream.model
         changed, dense = found[0]["outputs"], model.forward(batch)
+        for outputs in (dense, changed):
+            check_finite(_main(outputs), "model", "output")
         measured: dict[Any, Any] = _difference(dense, changed)
         try:
             before = predict(dense, batch, model.module, self.loss)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nodelens import Lens, MetricLens
+from nodelens.errors import MissingTargetsError
 from nodelens.metrics.formulas import (
     correlation,
     mean_partner,
@@ -54,6 +55,7 @@ class GaussianPidSynergyMmi(_Synergy):
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         rho, seen = correlation(statistics["pairs"].m2), statistics["targets"]
+        _check_labelled(statistics["pairs"].rows, seen.rows)
         spread = seen.target_m2.diagonal().clamp(min=0)
         size = torch.sqrt(torch.outer(seen.m2.clamp(min=0), spread))
         with_target = ratio(seen.cross, size).clamp_(-1, 1)
@@ -77,6 +79,16 @@ class SynergyGaussianMmi(_Synergy):
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         total, classes = statistics["pairs"].m2, statistics["classes"]
-        gap = classes.mean - statistics["pairs"].mean
-        between = gap.mT @ (gap * classes.counts[:, None])
+        _check_labelled(statistics["pairs"].rows, classes.rows)
+        counts = classes.counts[:, None].to(classes.mean.dtype)
+        gap = classes.mean - (classes.mean * counts).sum(0) / classes.rows
+        between = gap.mT @ (gap * counts)
         return mean_partner(pair_synergy_of_classes(total, total - between, self.eps))
+
+
+def _check_labelled(rows: int, labelled: int) -> None:
+    if rows != labelled:
+        raise MissingTargetsError(
+            f"{rows - labelled} of {rows} rows have no target (-100); synergy compares one set of "
+            "rows, so give every row a target"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -22,6 +22,7 @@ class WeightMagnitude(MetricLens):
     family = "weights"
     unit = "weight"
     importance = +1
+    exempt: ClassVar = {"non_finite_input": "it reads weights alone"}
 
     def __init__(
         self,

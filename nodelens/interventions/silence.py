@@ -83,7 +83,7 @@ def silenced_outputs(
     emit the norm's bias. Every call of a layer is silenced.
     """
     body = silencing(wrapper, wrapper.route(batch), channels, value=value, site=site)
-    return wrapper.trace(batch, [body])[0]
+    return wrapper.trace(batch, [body], watched=channels)[0]
 
 
 def silencing(

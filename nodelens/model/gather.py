@@ -12,9 +12,9 @@ from torch import Tensor
 from nodelens.data import Batch
 from nodelens.errors import ShapeError
 from nodelens.model.layers import Layer, canonical, check_finite, first_tensor
-from nodelens.model.loss import Prediction
+from nodelens.model.loss import Prediction, aligned_targets
 from nodelens.model.route import Route
-from nodelens.model.rows import counted_rows, row_targets
+from nodelens.model.rows import counted_rows, labelled_rows, row_targets
 from nodelens.model.views import look, viewed_weights
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.statistics import Sample, Statistic
@@ -194,15 +194,20 @@ def _measure(
     if gradient is None:
         check_finite(values, layer.name, visit.site)
     module, reference = wrapper.torch_module(layer.name), reference_weight(wrapper, layer)
+
+    def seen(view: str, x: Tensor | None) -> Tensor | None:
+        return None if x is None else look(view, x, layer, module, reference)
+
     for read in reads:
+        targets, labelled = None, slice(None)
+        if "targets" in read.statistic.needs:
+            targets, labelled = _targets(wrapper, batch, values, kept, layer)
+        shown = seen(read.view, values[labelled])
+        assert shown is not None
         sample = Sample(
-            values=look(read.view, values, layer, module, reference),
-            gradient=None
-            if gradient is None
-            else look(read.view, gradient, layer, module, reference),
-            targets=row_targets(batch, values, kept, layer)
-            if "targets" in read.statistic.needs
-            else None,
+            values=shown,
+            gradient=seen(read.view, gradient),
+            targets=targets,
             inputs=source,
             window=layer.window,
             loss_terms=terms,
@@ -214,3 +219,14 @@ def _measure(
             found[read].merge(statistic)
         else:
             found[read] = statistic
+
+
+def _targets(
+    wrapper: ModelWrapper, batch: Batch, values: Tensor, kept: Tensor | None, layer: Layer
+) -> tuple[Tensor, Any]:
+    """The target of every row that has one, and which rows those are."""
+    rows = len(values) if kept is None else len(kept)
+    found = row_targets(aligned_targets(batch, wrapper.module), rows, layer).to(values.device)
+    found = found if kept is None else found[kept]
+    labelled = labelled_rows(found)
+    return (found, slice(None)) if labelled is None else (found[labelled], labelled)

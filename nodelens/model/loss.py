@@ -61,7 +61,10 @@ def predict(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | No
 
 
 def aligned_targets(batch: Batch, module: nn.Module) -> Tensor | None:
-    """Return the targets where the outputs predict them; -100 marks what is not predicted."""
+    """Return the targets where the outputs predict them; -100 marks what is not predicted.
+
+    None when the batch has none: the tokens themselves are targets of a language model only.
+    """
     if batch.targets is not None:
         return batch.targets
     labels = batch.labels
@@ -112,6 +115,7 @@ def _classes(logits: Tensor, targets: Tensor) -> Prediction:
     highest, classes = int(targets.max()) if targets.numel() else -1, logits.shape[1]
     if highest >= classes:
         raise MissingTargetsError(f"class number {highest} for {classes} outputs")
-    total = cross_entropy(logits.float(), targets.long(), reduction="sum", ignore_index=_IGNORED)
+    scores = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    total = cross_entropy(scores, targets.long(), reduction="sum", ignore_index=_IGNORED)
     correct = (logits.detach().argmax(1) == targets) & predicted
     return Prediction(total, int(predicted.sum()), correct[predicted])

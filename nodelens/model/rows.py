@@ -8,7 +8,7 @@ from nodelens.data import Batch
 from nodelens.errors import MissingTargetsError, ShapeError
 from nodelens.model.layers import Layer
 
-__all__ = ["counted_rows", "row_targets"]
+__all__ = ["counted_rows", "labelled_rows", "row_targets"]
 
 _IGNORED = -100
 
@@ -17,31 +17,36 @@ def counted_rows(values: Tensor, batch: Batch, layer: Layer) -> Tensor | None:
     """Return which entries of axis 0 count, bool; None when all do.
 
     Tokens that are padding do not, in `(batch * tokens, channels)` rows however the model lays
-    them out; an activation with one row a sample has no padding.
+    them out; an activation with one row a sample has no padding, nor has an image.
     """
     mask = batch.mask
-    if mask is None or values.ndim > 2 or len(values) == len(mask):
+    if mask is None or (len(values) == len(mask) and values.ndim != 3):
+        return None
+    if values.ndim == 3 and values.shape[2] == mask.shape[1]:
+        raise ShapeError(
+            f"layer {layer.name!r} is a convolution over padded tokens, whose rows mix padding in: "
+            "leave the layer out, or give batches without padding"
+        )
+    if values.ndim > 2:
         return None
     if len(values) != mask.numel():
         raise ShapeError(
             f"layer {layer.name!r} has {len(values)} rows for a mask of {tuple(mask.shape)}: "
             "which of them are padding cannot be told"
         )
-    return mask.flatten()
+    return mask.flatten().to(values.device)
 
 
-def row_targets(batch: Batch, values: Tensor, kept: Tensor | None, layer: Layer) -> Tensor:
-    """Return the target of every row, `(values.shape[0],)` or `(values.shape[0], targets)`.
+def row_targets(targets: Tensor | None, rows: int, layer: Layer) -> Tensor:
+    """Return the target of every row, `(rows,)` or `(rows, targets)`.
 
     A target a sample is that of all its tokens and positions; a target a token is its own.
     """
-    targets = batch.targets if batch.targets is not None else batch.labels
     if targets is None:
         raise MissingTargetsError(
             f"layer {layer.name!r}: targets are needed and the batch has none; "
             "give batches as (inputs, targets)"
         )
-    rows = len(values) if kept is None else len(kept)
     samples = len(targets)
     if rows == samples:
         spread = targets
@@ -53,5 +58,11 @@ def row_targets(batch: Batch, values: Tensor, kept: Tensor | None, layer: Layer)
         raise ShapeError(
             f"layer {layer.name!r} has {rows} rows for targets of shape {tuple(targets.shape)}"
         )
-    spread = spread if kept is None else spread[kept]
     return spread.squeeze(1) if spread.ndim == 2 and spread.shape[1] == 1 else spread
+
+
+def labelled_rows(targets: Tensor) -> Tensor | None:
+    """Return which rows have something to predict, bool; None when all have."""
+    if targets.is_floating_point() or targets.ndim != 1 or not bool((targets == _IGNORED).any()):
+        return None
+    return targets != _IGNORED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from nodelens.data import Batch, as_batch
-from nodelens.errors import IncompatibleModelError, InvalidValueError, LayerNotFoundError, nearest
+from nodelens.errors import (
+    IncompatibleModelError,
+    InvalidValueError,
+    LayerNotFoundError,
+    LayerNotReachedError,
+    nearest,
+)
 from nodelens.model.layers import Layer, describe, named
 from nodelens.model.route import Route, learn_route
 from nodelens.model.session import untouched
@@ -122,11 +128,30 @@ class ModelWrapper:
         return _ROUTES.get(self.module)
 
     def trace(
-        self, batch: Batch, bodies: Sequence[Callable[[], Any]], *, gradients: bool = False
+        self,
+        batch: Batch,
+        bodies: Sequence[Callable[[], Any]],
+        *,
+        gradients: bool = False,
+        watched: Iterable[str] = (),
     ) -> list[Any]:
-        """Return what each body returns, run inside one traced forward pass of `batch`."""
+        """Return what each body returns, run inside one traced forward pass of `batch`.
+
+        Raises LayerNotReachedError when the pass calls a `watched` module more or less often than
+        the route says: its rows would be lost in silence.
+        """
+        calls = self.nnsight.interleaver.counts
+        before = dict(calls)
         with untouched(self.module, gradients=gradients):
-            return traced(self, batch, bodies)
+            found = traced(self, batch, bodies)
+        for name in watched:
+            site = f"{self.envoy(name).path}.output"
+            seen, expected = calls[site] - before.get(site, 0), self.route(batch).visits[name]
+            if seen != expected:
+                raise LayerNotReachedError(
+                    f"the forward pass calls {name!r} {seen} times, and {expected} times before"
+                )
+        return found
 
     @contextmanager
     def visit(self, number: int) -> Iterator[None]:

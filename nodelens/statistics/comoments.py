@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot, pad
 from typing_extensions import Self
 
-from nodelens.errors import MissingTargetsError, ShapeError
-from nodelens.statistics.base import Sample, Statistic
+from nodelens.errors import MergeError, MissingTargetsError, ShapeError
+from nodelens.statistics.base import Sample, Statistic, wide
 from nodelens.statistics.reduce import centred, channel_mean, channel_sum, gram, mix
 
 __all__ = ["ClassMoments", "CoMoments", "CrossMoments"]
@@ -32,7 +32,7 @@ class CoMoments(Statistic):
     def measure(cls, sample: Sample) -> Self:
         mean = channel_mean(sample.values)
         deviation = centred(sample.values, mean)
-        return cls(sample.rows, mean, gram(deviation, deviation))
+        return cls(sample.rows, refined(mean, deviation), gram(deviation, deviation))
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
@@ -70,7 +70,7 @@ class CrossMoments(Statistic):
     @classmethod
     def measure(cls, sample: Sample) -> Self:
         raw = targets_of(sample)
-        categorical = not raw.is_floating_point()
+        categorical = not raw.is_floating_point() and raw.ndim == 1
         x, t = sample.values, as_numeric(raw).to(torch.float64)
         positions = 1 if x.ndim == 2 else x.shape[2]
         mean, target_mean = channel_mean(x), t.sum(0) / max(len(t), 1)
@@ -79,10 +79,13 @@ class CrossMoments(Statistic):
         per_sample = deviation if x.ndim == 2 else deviation.sum(2)
         cross = per_sample.mT @ gap.to(x.dtype)
         target_m2 = gap.mT @ gap * positions
+        mean = refined(mean, deviation)
         return cls(sample.rows, mean, m2, target_mean, target_m2, cross, categorical)
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
+        if self.categorical != other.categorical:
+            raise MergeError("targets are class numbers in one batch and numeric in another")
         size = max(len(self.target_mean), len(other.target_mean))
         theirs = other.padded(size)
         vars(self).update(vars(self.padded(size)))
@@ -135,12 +138,16 @@ class ClassMoments(Statistic):
     def measure(cls, sample: Sample) -> Self:
         labels, x = class_labels(sample), sample.values
         positions = 1 if x.ndim == 2 else x.shape[2]
-        member = one_hot(labels).to(x.dtype)
+        member = indicators(labels).to(x.dtype)
         counts = torch.bincount(labels, minlength=member.shape[1]) * positions
-        sums = member.mT @ (x if x.ndim == 2 else x.sum(2))
-        mean = sums / counts.clamp(min=1)[:, None].to(x.dtype)
-        deviation = centred(x, mean[labels])
+        # Centred first: far from zero, float32 means of classes would not show how they differ.
+        middle = channel_mean(x)
+        deviation = centred(x, middle)
+        sums = member.mT @ (deviation if x.ndim == 2 else deviation.sum(2))
+        offset = sums / counts.clamp(min=1)[:, None].to(x.dtype)
+        deviation = centred(deviation, offset[labels])
         square = deviation.square_() if x.ndim == 2 else deviation.square_().sum(2)
+        mean = (wide(middle) + wide(offset)) * (counts > 0)[:, None]
         return cls(sample.rows, counts, mean, member.mT @ square)
 
     def merge(self, other: Self) -> None:
@@ -149,7 +156,7 @@ class ClassMoments(Statistic):
         theirs = other.padded(size)
         vars(self).update(vars(self.padded(size)))
         total = self.counts + theirs.counts
-        share = (theirs.counts / total.clamp(min=1))[:, None]
+        share = (theirs.counts.to(self.mean.dtype) / total.clamp(min=1))[:, None]
         gap = theirs.mean.to(self.mean.dtype) - self.mean
         self.m2 += theirs.m2 + gap.square() * share * self.counts[:, None]
         self.mean += gap * share
@@ -170,6 +177,14 @@ class ClassMoments(Statistic):
         return {f"mean[{k}]": row for k, row in enumerate(self.mean)}
 
 
+def refined(mean: Tensor, deviation: Tensor) -> Tensor:
+    """Return the mean in float64, by what is left of it in the deviations, `(channels,)`.
+
+    A float32 mean far from zero is off by more than small correlations survive in a merge.
+    """
+    return wide(mean) + wide(channel_mean(deviation))
+
+
 def targets_of(sample: Sample) -> Tensor:
     """Return the sample's targets, first axis as long as the values'."""
     if sample.targets is None:
@@ -185,9 +200,7 @@ def class_labels(sample: Sample) -> Tensor:
             f"class numbers are needed (integers, one a row), got {labels.dtype} "
             f"of shape {tuple(labels.shape)}"
         )
-    if labels.numel() and int(labels.min()) < 0:
-        raise MissingTargetsError(f"class numbers start at 0, got {int(labels.min())}")
-    return labels
+    return labels.long()
 
 
 def as_numeric(targets: Tensor) -> Tensor:
@@ -196,4 +209,11 @@ def as_numeric(targets: Tensor) -> Tensor:
         return targets[:, None] if targets.ndim == 1 else targets.flatten(1)
     if targets.ndim != 1:
         return targets.flatten(1).double()
-    return one_hot(targets.long())
+    return indicators(targets)
+
+
+def indicators(labels: Tensor) -> Tensor:
+    """Return class numbers as one-hot rows, `(rows, highest class + 1)`; one class without rows."""
+    if labels.numel() and int(labels.min()) < 0:
+        raise MissingTargetsError(f"class numbers start at 0, got {int(labels.min())}")
+    return one_hot(labels.long(), int(labels.max()) + 1 if labels.numel() else 1)

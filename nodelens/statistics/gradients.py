@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
 from nodelens.errors import MissingLossError
-from nodelens.statistics.base import Sample, Statistic
-from nodelens.statistics.reduce import channel_sum, gram
+from nodelens.statistics.base import Sample, Statistic, wide
+from nodelens.statistics.reduce import centred, channel_mean, channel_sum, gram
 
 __all__ = ["ActivationGradient", "WeightUpdates"]
 
@@ -76,11 +77,7 @@ class WeightUpdates(Statistic):
         y, g, x = sample.values, gradient_of(sample), sample.inputs
         assert x is not None
         sums = channel_sum(y), channel_sum(y * y)
-        if sample.window is None:
-            return cls(sample.rows, gram(g, x), gram(y, x), *sums)
-        space = (len(y), y.shape[1], *_positions(sample))
-        outer = sample.window.outer
-        return cls(sample.rows, outer(g.reshape(space), x), outer(y.reshape(space), x), *sums)
+        return cls(sample.rows, _products(g, x, sample), _products(y, x, sample), *sums)
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
@@ -94,6 +91,23 @@ def gradient_of(sample: Sample) -> Tensor:
     if sample.gradient is None:
         raise MissingLossError("a loss gradient is needed")
     return sample.gradient
+
+
+def _products(values: Tensor, x: Tensor, sample: Sample) -> Tensor:
+    """Sum over rows of value times input, `(channels, width)`.
+
+    The inputs' mean is taken out of the product and put back in float64: entries of a row that
+    differ by little are compared, and float32 products of large means would drown that.
+    """
+    window, total = sample.window, wide(channel_sum(values))
+    if window is None:
+        middle = channel_mean(x)
+        return wide(gram(values, centred(x, middle))) + torch.outer(total, wide(middle))
+    middle = channel_mean(x.flatten(2))
+    maps = values.reshape(len(values), values.shape[1], *_positions(sample))
+    rows = middle.view(window.groups, -1).repeat_interleave(window.taps, dim=1)
+    rows = rows.repeat_interleave(len(total) // window.groups, dim=0)
+    return wide(window.outer(maps, x, middle)) + total[:, None] * wide(rows)
 
 
 def _positions(sample: Sample) -> list[int]:

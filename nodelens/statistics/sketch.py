@@ -25,9 +25,9 @@ class QuantileSketch(Statistic):
 
     A bin is an exponent and the first six mantissa bits of a float32, read off the bits
     themselves: 64 bins an octave, so the middle of a bin is at most 0.8% off. `counts` is
-    `(channels, bins)` and `top` the number of the highest bin of each channel; whatever lies more
-    than `octaves` below a channel's largest value shares its lowest bin, and quantiles that fall
-    there are upper bounds (Masson, Rim and Lee 2019, with the lowest bins collapsed).
+    `(channels, bins)` and `top` the number of each channel's highest bin, at the end of an octave.
+    Whatever lies more than `octaves - 1` below a channel's largest value shares its lowest bin, as
+    zeros do, and counts as 0 (Masson, Rim and Lee 2019, with the lowest bins collapsed).
     """
 
     rows: int
@@ -38,15 +38,15 @@ class QuantileSketch(Statistic):
     def measure(cls, sample: Sample, *, octaves: int = 16) -> Self:
         x, size = sample.values, octaves * _PER_OCTAVE
         channels = x.shape[1]
-        # The smallest kept bin is a normal number: zeros and subnormals fall to the lowest bin.
         bins = x.detach().to(torch.float32).contiguous().view(torch.int32)
         bins = (bins & 0x7FFFFFFF) >> _SHIFT
         if not x.numel():
             top = torch.full((channels,), _EMPTY, dtype=torch.int64, device=x.device)
             return cls(0, top, x.new_zeros((channels, size), dtype=torch.int64))
-        top = bins.amax((0,) if x.ndim == 2 else (0, 2))
+        # Whole octaves, so that batches with nearly the same extremes add up bin by bin.
+        top = bins.amax((0,) if x.ndim == 2 else (0, 2)) | (_PER_OCTAVE - 1)
         offset = torch.arange(channels, device=x.device, dtype=torch.int32) * size
-        floor, offset = top - (size - 1), offset
+        floor = top - (size - 1)
         if x.ndim == 3:
             floor, offset = floor[:, None], offset[:, None]
         index = bins.sub_(floor).clamp_(min=0).add_(offset)
@@ -60,18 +60,23 @@ class QuantileSketch(Statistic):
                 f"sketches of {tuple(other.counts.shape)} and {tuple(self.counts.shape)} counters"
             )
         top = torch.maximum(self.top, other.top)
-        self.counts = self._raised(top) + other._raised(top)
+        self.counts = self._raised(top)
+        self.counts += other._raised(top)
         self.top = top
         self.rows += other.rows
 
     def _raised(self, top: Tensor) -> Tensor:
         """The counts once the highest bin is `top`: all move down, the lowest collect."""
         drop = top - self.top
-        if not bool(drop.any()):
+        moved = drop.nonzero().flatten()
+        if not len(moved):
             return self.counts
         size = self.counts.shape[1]
-        index = (torch.arange(size, device=top.device) - drop[:, None]).clamp_(min=0)
-        return torch.zeros_like(self.counts).scatter_add_(1, index, self.counts)
+        index = (torch.arange(size, device=top.device) - drop[moved, None]).clamp_(min=0)
+        before = self.counts[moved]
+        return self.counts.index_copy(
+            0, moved, torch.zeros_like(before).scatter_add_(1, index, before)
+        )
 
     def quantile(self, q: float) -> Tensor:
         """Return the q-quantile of the absolute values, shape `(channels,)`, in activation units.
@@ -86,7 +91,7 @@ class QuantileSketch(Statistic):
         number = (self.top - (size - 1) + inside).clamp_(min=0)
         low = _bin_edge(number)
         middle = (low + _bin_edge(number + 1)) / 2
-        return torch.where(number == 0, torch.zeros_like(middle), middle)
+        return torch.where((inside == 0) | (number == 0), torch.zeros_like(middle), middle)
 
 
 @dataclass

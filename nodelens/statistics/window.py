@@ -79,13 +79,14 @@ class Window:
         span = (self.kernel[axis] - 1) * self.dilation[axis] + 1
         return x.unfold(2 + axis, span, self.stride[axis])[..., :: self.dilation[axis]]
 
-    def outer(self, values: Tensor, x: Tensor) -> Tensor:
-        """Return the sum over rows of value times patch, shape `(channels, width)`.
+    def outer(self, values: Tensor, x: Tensor, centre: Tensor) -> Tensor:
+        """Return the sum over rows of value times patch minus centre, shape `(channels, width)`.
 
-        This is a convolution's own weight gradient, so it needs no unfolding.
-        `values` is `(batch, channels, *space)`, `x` the layer's input.
+        This is a convolution's own weight gradient, so it needs no unfolding. `values` is
+        `(batch, channels, *space)`, `x` the layer's input, `centre` `(input channels,)`.
         """
-        axes, source = len(self.kernel), self.padded(x)
+        axes = len(self.kernel)
+        source = self.padded(x) - centre.view(-1, *[1] * axes)
         inputs = x.shape[1] // self.groups
         weight = values.new_empty((values.shape[1], inputs, *self.kernel))
         backward = torch.ops.aten.convolution_backward

@@ -1,0 +1,1 @@
+"""What measuring costs: plain passes, hand-written hooks and lenses, interleaved in one run."""

@@ -1,0 +1,61 @@
+"""`python -m benchmarks [--only mlp cnn smollm2] [--rounds 5]`: times, ratios, a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+
+import torch
+
+from benchmarks.cases import AGAINST, MARKS, cases_of
+from benchmarks.harness import Timing, time_cases
+from benchmarks.workloads import WORKLOADS
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Measure, print the table, write `results.json` and `results.md` beside this file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    tables, found = [], {}
+    for name in options.only:
+        work = WORKLOADS[name]()
+        timings = time_cases(cases_of(work), AGAINST, options.rounds)
+        found[name] = [timing.as_dict() for timing in timings]
+        tables.append(table(name, work.title, timings))
+        print(tables[-1], flush=True)
+    about = {"torch": torch.__version__, "threads": options.threads, "machine": platform.machine()}
+    (HERE / "results.json").write_text(
+        json.dumps({"about": about, "timings": found}, indent=2) + "\n"
+    )
+    (HERE / "results.md").write_text("\n".join(tables))
+
+
+def table(workload: str, title: str, timings: list[Timing]) -> str:
+    """Return a Markdown table of one workload."""
+    lines = [
+        f"**{title}**",
+        "",
+        "| case | seconds | ratio | to | mark |",
+        "|---|--:|--:|---|--:|",
+    ]
+    for timing in timings:
+        mark = MARKS.get((workload, timing.case))
+        shown = "" if mark is None else f"{mark:.2f} {'met' if timing.ratio <= mark else 'missed'}"
+        lines.append(
+            f"| {timing.case} | {timing.seconds:.3f} | {timing.ratio:.2f} "
+            f"| {timing.against} | {shown} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()

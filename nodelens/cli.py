@@ -1,0 +1,227 @@
+"""The command `nodelens`. Our own errors are one message and exit code 2, an interrupt is 130."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nodelens.experiments import RunResults
+    from nodelens.lens import Lens
+    from nodelens.testing import Check
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="nodelens",
+    help="Which channels of a network matter, which are copies of others, what happens without.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command with `arguments`, those of the process by default, and exit."""
+    app(args=None if arguments is None else list(arguments))
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Argument(help="A YAML file.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY.SUB=VALUE]...", help="Values that win over the file.", show_default=False
+        ),
+    ] = None,
+    output_dir: Annotated[
+        str | None, typer.Option(help="Run directory; wins over output.directory.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Wins over experiment.seed.")] = None,
+    device: Annotated[str | None, typer.Option(help="Wins over experiment.device.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep stages that finished unchanged.")
+    ] = False,
+) -> None:
+    """Run the experiment that a configuration describes, and write a report."""
+    given = {"output.directory": output_dir, "experiment.seed": seed, "experiment.device": device}
+    named = [(key, value) for key, value in given.items() if value is not None]
+    with _clean_errors():
+        from nodelens.configs.config_loader import load_config
+        from nodelens.experiments import experiment_for
+
+        loaded = load_config(config, [*(overrides or []), *named])
+        experiment = experiment_for(loaded)
+        try:
+            results = experiment.run(resume=resume)
+        except KeyboardInterrupt:
+            options = {"--output-dir": output_dir, "--seed": seed, "--device": device}
+            _say_how_to_go_on(config, overrides or [], options, loaded.output.directory)
+            raise
+        _print_findings(results)
+
+
+@app.command()
+def lenses(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List every lens that is installed."""
+    with _clean_errors():
+        from nodelens.lens import Lens
+
+        found = [_facts(Lens.named(name), name) for name in Lens.names()]
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+            return
+        _print_lenses(found)
+
+
+@app.command()
+def describe(
+    name: Annotated[str, typer.Argument(help="A lens, or one of its other names.")],
+) -> None:
+    """Say what a lens measures, in which unit, and what options it has."""
+    with _clean_errors():
+        from nodelens.lens import Lens
+
+        _print_lens(Lens.named(name))
+
+
+@app.command()
+def check(
+    name: Annotated[
+        str | None, typer.Argument(help="A lens; all of them by default.", show_default=False)
+    ] = None,
+) -> None:
+    """Put lenses through the checks that every lens has to pass; exit code 1 if one fails."""
+    with _clean_errors():
+        from nodelens.lens import Lens
+        from nodelens.testing import checks
+
+        names = Lens.names() if name is None else [Lens.named(name).name]
+        if not all([_passes(lens, list(checks(lens))) for lens in names]):
+            raise typer.Exit(1)
+
+
+@contextmanager
+def _clean_errors() -> Iterator[None]:
+    """Turn our errors into a message and exit code 2, and an interrupt into exit code 130."""
+    from nodelens.errors import NodeLensError
+
+    try:
+        yield
+    except NodeLensError as error:
+        from rich.markup import escape
+
+        _console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}")
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt as interrupt:
+        raise typer.Exit(INTERRUPTED) from interrupt
+
+
+def _say_how_to_go_on(
+    config: str, overrides: list[str], options: dict[str, Any], directory: str
+) -> None:
+    given = [part for option, v in options.items() if v is not None for part in (option, str(v))]
+    command = shlex.join(["nodelens", "run", config, *overrides, *given, "--resume"])
+    console = _console(stderr=True)
+    console.print(f"Interrupted. What was finished is whole, in {directory}", markup=False)
+    console.print(f"Go on with: {command}", markup=False)
+
+
+def _print_findings(results: RunResults) -> None:
+    console = _console()
+    findings = results.findings
+    console.print()
+    console.print(f"{findings['headline'].replace('`', '')}.", style="bold", markup=False)
+    for sentence in findings["sentences"]:
+        console.print(f"- {sentence.replace('`', '')}", markup=False)
+    console.print(f"\nReport: {results.report}", markup=False)
+
+
+def _print_lenses(found: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("lens", "family", "unit", "keep", "what it gives"):
+        table.add_column(column, no_wrap=column == "lens")
+    for lens in found:
+        table.add_row(*(str(lens[key]) for key in ("name", "family", "unit", "keep", "summary")))
+    _console().print(table)
+
+
+def _print_lens(lens: type[Lens]) -> None:
+    import inspect
+
+    facts = _facts(lens, lens.name)
+    console = _console()
+    console.print(lens.name, style="bold", markup=False)
+    for key in ("aliases", "family", "unit", "keep"):
+        value = ", ".join(facts[key]) if isinstance(facts[key], list) else facts[key]
+        if value:
+            console.print(f"  {key:<8} {value}", markup=False)
+    console.print("\n" + (inspect.getdoc(lens) or "").strip(), markup=False)
+    console.print("\nOptions", style="bold")
+    for option, text in facts["options"].items():
+        console.print(f"  {option:<16} {text}", markup=False)
+
+
+def _passes(lens: str, checks: Sequence[Check]) -> bool:
+    """Run the checks of a lens, print how they went, and return whether all passed."""
+    failed: dict[str, str] = {}
+    for check in checks:
+        try:
+            check()
+        except Exception as failure:  # noqa: BLE001 - a stranger's lens may fail in any way
+            failed[check.name] = f"{type(failure).__name__}: {failure}"
+    skipped = {check.name: check.skipped for check in checks if check.skipped is not None}
+    passed = len(checks) - len(failed) - len(skipped)
+    counts = {"passed": passed, "failed": len(failed), "skipped": len(skipped)}
+    console = _console()
+    summary = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    console.print(f"{lens:<32} {summary}", markup=False, style="red" if failed else None)
+    for sentence, problem in failed.items():
+        console.print(f"  failed: {sentence}\n          {problem}", markup=False)
+    for sentence, reason in skipped.items():
+        console.print(f"  skipped: {sentence} ({reason})", markup=False, style="dim")
+    return not failed
+
+
+def _facts(lens: type[Lens], name: str) -> dict[str, Any]:
+    """Return what a lens says of itself, as plain data."""
+    import inspect
+
+    words = {1: "high", -1: "low"}
+    return {
+        "name": name,
+        "aliases": lens.aliases(name),
+        "family": getattr(lens, "family", ""),
+        "unit": getattr(lens, "unit", ""),
+        "keep": words.get(getattr(lens, "importance", 0), ""),
+        "summary": (inspect.getdoc(lens) or "").partition("\n\n")[0].replace("\n", " "),
+        "options": {
+            option: _option(parameter)
+            for option, parameter in inspect.signature(lens).parameters.items()
+        },
+    }
+
+
+def _option(parameter: Any) -> str:
+    """Return an option's default, or that it has to be given."""
+    return "required" if parameter.default is parameter.empty else f"default {parameter.default!r}"
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
