@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ def run(
         bool, typer.Option("--resume", help="Keep stages that finished unchanged.")
     ] = False,
 ) -> None:
-    """Run the experiment that a configuration describes, and write a report."""
+    """Run an experiment and write its report."""
     given = {"output.directory": output_dir, "experiment.seed": seed, "experiment.device": device}
     named = [(key, value) for key, value in given.items() if value is not None]
     with _clean_errors():
@@ -75,7 +76,7 @@ def run(
 def lenses(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List every lens that is installed."""
+    """List the lenses that are installed."""
     with _clean_errors():
         from nodelens.lens import Lens
 
@@ -90,7 +91,7 @@ def lenses(
 def describe(
     name: Annotated[str, typer.Argument(help="A lens, or one of its other names.")],
 ) -> None:
-    """Say what a lens measures, in which unit, and what options it has."""
+    """Say what a lens measures and what options it has."""
     with _clean_errors():
         from nodelens.lens import Lens
 
@@ -103,13 +104,16 @@ def check(
         str | None, typer.Argument(help="A lens; all of them by default.", show_default=False)
     ] = None,
 ) -> None:
-    """Put lenses through the checks that every lens has to pass; exit code 1 if one fails."""
+    """Put lenses through the checks every lens must pass.
+
+    The exit code is 1 when one fails.
+    """
     with _clean_errors():
         from nodelens.lens import Lens
         from nodelens.testing import checks
 
         names = Lens.names() if name is None else [Lens.named(name).name]
-        if not all([_passes(lens, list(checks(lens))) for lens in names]):
+        if [lens for lens in names if not _passes(lens, list(checks(lens)))]:
             raise typer.Exit(1)
 
 
@@ -152,12 +156,20 @@ def _print_findings(results: RunResults) -> None:
 def _print_lenses(found: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
+    from nodelens.figures.style import shown_unit
+
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("lens", "family", "unit", "keep", "what it gives"):
-        table.add_column(column, no_wrap=column == "lens")
-    for lens in found:
-        table.add_row(*(str(lens[key]) for key in ("name", "family", "unit", "keep", "summary")))
-    _console().print(table)
+    table.add_column("lens", no_wrap=True)
+    for column in ("what it gives", "unit", "keep"):
+        table.add_column(column)
+    for family in sorted({lens["family"] for lens in found}):
+        table.add_row(f"[dim]{family or 'other'}[/dim]")
+        for lens in (lens for lens in found if lens["family"] == family):
+            summary = re.sub(r",? `\(channels,\)`.*", "", lens["summary"]).rstrip(".")
+            table.add_row(f"  {lens['name']}", summary, shown_unit(lens["unit"]), lens["keep"])
+    console = _console()
+    console.print(table)
+    console.print("\nkeep: the channels that a score argues for keeping", style="dim")
 
 
 def _print_lens(lens: type[Lens]) -> None:

@@ -77,7 +77,9 @@ class CompositeLens(ReadingLens):
         for lens in self._readers:
             for layer, reads in lens.wanted(model).items():
                 wanted.setdefault(layer, []).extend(reads)
-        return wanted
+        route = model.known_route()
+        order = wanted if route is None else sorted(wanted, key=route.order)
+        return {layer: wanted[layer] for layer in order}
 
     @property
     def _readers(self) -> list[ReadingLens]:
@@ -105,14 +107,14 @@ class CompositeLens(ReadingLens):
         return measured
 
     def finish(self, statistics: Measured) -> dict[str, dict[str, Tensor]]:
-        scores: dict[str, dict[str, Tensor]] = {}
+        scores: dict[str, dict[str, Tensor]] = {layer: {} for layer in statistics}
         for label, lens in zip(self.labels, self.lenses, strict=True):
             reading = isinstance(lens, ReadingLens)
             theirs = statistics if reading else _unlabelled(label, statistics)
             for layer, named in lens.finish(theirs).items():
                 mine = {self._label(label, lens, name): v for name, v in named.items()}
-                scores.setdefault(layer, {}).update(mine)
-        return scores
+                scores[layer].update(mine)
+        return {layer: named for layer, named in scores.items() if named}
 
     def notes(self, statistics: Measured) -> list[str]:
         return [note for lens in self._readers for note in lens.notes(statistics)]

@@ -276,11 +276,16 @@ class Lens(ABC):
         valid = [*sorted(prepared | own), *BATCH_OPTIONS]
         for name in options:
             if name not in valid:
+                near = nearest(name, [*valid, *(_keywords(Lens.run) - {name})])
                 raise UnknownOptionError(
-                    f"lens {self.name!r} has no option {name!r} for a run{nearest(name, valid)}; "
+                    f"lens {self.name!r} has no option {name!r} for a run{near}; "
                     f"expected {', '.join(valid)}"
                 )
-        wrapper = self.prepare(model, **{k: v for k, v in options.items() if k in prepared})
+        try:
+            wrapper = self.prepare(model, **{k: v for k, v in options.items() if k in prepared})
+        except NodeLensError as error:
+            error.within(f"lens {self.name!r}")
+            raise
         return Stream(
             wrapper,
             {k: v for k, v in options.items() if k in BATCH_OPTIONS},

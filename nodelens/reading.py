@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from nodelens.data import Batch
+from nodelens.errors import LayerNotReachedError
 from nodelens.lens import Lens, Stream
 from nodelens.model.gather import (
     Gathering,
@@ -35,10 +36,13 @@ class ReadingLens(Lens):
     def _plan(self, stream: Stream, batch: Batch) -> Plan:
         def make() -> Plan:
             model = stream.model
+            # Only a pass shows where FFNs end, so a lens may find out here that there are none.
+            self._ensure_compatible(model)
             wanted = self.wanted(model)
             if not wanted:
-                # Only a pass shows where FFNs end, so a lens may find out here that there are none.
-                self._ensure_compatible(model)
+                raise LayerNotReachedError(
+                    "the forward pass calls none of the layers this lens can score"
+                )
             route = model.route(batch)
             layers = [located(model, name) for name in wanted]
             return plan_reads(model, route, wanted, layers)

@@ -34,6 +34,9 @@ class Registry(Generic[T]):
 
         The same class defined again, as when a notebook cell is run twice, takes its place.
         """
+        if listed and not self._announced(cls):
+            # A name that a plugin not yet imported holds is taken too.
+            self.discover()
         for taken in (name, *aliases):
             holder = self._classes.get(self._aliases.get(taken, taken))
             if holder is not None and not _same(holder, cls):
@@ -42,6 +45,9 @@ class Registry(Generic[T]):
                     f"{holder.__module__}.{holder.__qualname__}; "
                     f"expected another name for {cls.__module__}.{cls.__qualname__}"
                 )
+        self._aliases.pop(name, None)
+        for alias in aliases:
+            self._classes.pop(alias, None)
         self._classes[name] = cls
         self._aliases.update(dict.fromkeys(aliases, name))
         if not listed:
@@ -76,11 +82,18 @@ class Registry(Generic[T]):
         for point in sorted(entry_points(group=self.group), key=lambda p: (p.name, p.value)):
             self._load(point)
 
+    def _announced(self, cls: type[T]) -> bool:
+        """Whether the class is of a package that announces its classes by entry point."""
+        if self._discovered or self.group is None:
+            return True
+        home = cls.__module__.partition(".")[0]
+        return any(p.module.partition(".")[0] == home for p in entry_points(group=self.group))
+
     def _load(self, point: EntryPoint) -> None:
         try:
             point.load()
         # A stranger's package may fail in any way, and must not take the others with it.
-        except Exception as failure:  # noqa: BLE001
+        except (Exception, SystemExit) as failure:  # noqa: BLE001
             self.failures[point.name] = f"{type(failure).__name__}: {failure}"
 
     def _find(self, name: str) -> type[T] | None:

@@ -143,6 +143,11 @@ class DeltaAlignment(_Alignment):
         """Return the wrapped model, which from now on knows its initial weights."""
         wrapper = super().prepare(model, **kwargs)
         if initial_weights is not None:
+            if not isinstance(initial_weights, Mapping):
+                raise MissingTargetsError(
+                    f"initial_weights is a {type(initial_weights).__name__}, "
+                    "expected a state dict or {layer name: weight}"
+                )
             wrapper.references["initial_weights"] = initial_weights
         if "initial_weights" not in wrapper.references:
             raise MissingTargetsError(

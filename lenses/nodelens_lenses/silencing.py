@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nodelens import Lens, ModelWrapper
 from nodelens.errors import InvalidValueError, MissingTargetsError
-from nodelens.interventions import channel_indices, silencing
+from nodelens.interventions import channel_indices, known_layers, silencing
 from nodelens.model.layers import check_finite, first_tensor
 from nodelens.model.loss import predict
 from nodelens.statistics import Mean
@@ -62,7 +62,7 @@ class Ablation(Lens):
     def prepare(self, model: Any, **kwargs: Any) -> ModelWrapper:
         """Return the wrapped model once every layer and channel named is known to exist."""
         wrapper = super().prepare(model, **kwargs)
-        for name in wrapper._check_names(list(self.channels)):
+        for name in known_layers(wrapper, self.channels):
             layer = wrapper.layers[name]
             width = layer.channels if self.site == "output" else layer.inputs
             channel_indices(self.channels[name], width, name)

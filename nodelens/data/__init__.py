@@ -1,5 +1,5 @@
 """Batches, and data sets that come with Python packages."""
 
-from nodelens.data.batches import BATCH_OPTIONS, Batch, as_batch
+from nodelens.data.batches import BATCH_OPTIONS, Batch, as_batch, as_mask
 
-__all__ = ["BATCH_OPTIONS", "Batch", "as_batch"]
+__all__ = ["BATCH_OPTIONS", "Batch", "as_batch", "as_mask"]

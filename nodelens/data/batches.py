@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nodelens.errors import InvalidValueError, ShapeError, UnknownOptionError, nearest
 
-__all__ = ["BATCH_OPTIONS", "Batch", "as_batch"]
+__all__ = ["BATCH_OPTIONS", "Batch", "as_batch", "as_mask"]
 
 BATCH_OPTIONS = ("targets", "mask", "loss", "model_kwargs")
 """What `(inputs, {option: value})` may set for its own batch."""
@@ -122,7 +122,7 @@ def _assemble(args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[st
         kwargs,
         None if targets is None else torch.as_tensor(targets),
         labels,
-        _as_mask(mask),
+        as_mask(mask),
         options.get("loss"),
     )
     _check_lengths(batch)
@@ -137,7 +137,8 @@ def _tensor(value: Any) -> Any:
     )
 
 
-def _as_mask(mask: Any) -> Tensor | None:
+def as_mask(mask: Any) -> Tensor | None:
+    """Return which tokens count, bool `(batch, tokens)`; None when all do."""
     if mask is None:
         return None
     mask = torch.as_tensor(mask)

@@ -4,8 +4,16 @@ from nodelens.interventions.silence import (
     Evaluation,
     channel_indices,
     evaluate,
+    known_layers,
     silenced_outputs,
     silencing,
 )
 
-__all__ = ["Evaluation", "channel_indices", "evaluate", "silenced_outputs", "silencing"]
+__all__ = [
+    "Evaluation",
+    "channel_indices",
+    "evaluate",
+    "known_layers",
+    "silenced_outputs",
+    "silencing",
+]

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from nodelens.data import Batch
-from nodelens.errors import InvalidValueError, LayerNotFoundError, ShapeError, nearest
+from nodelens.errors import (
+    InvalidValueError,
+    LayerNotFoundError,
+    LayerNotReachedError,
+    NodeLensError,
+    ShapeError,
+    nearest,
+)
 from nodelens.model.gather import replaced
 from nodelens.model.layers import Layer, first_tensor
 from nodelens.model.loss import predict
@@ -18,7 +25,14 @@ from nodelens.model.route import Route
 from nodelens.model.selection import in_forward_order
 from nodelens.model.wrapper import ModelWrapper, wrap
 
-__all__ = ["Evaluation", "channel_indices", "evaluate", "silenced_outputs", "silencing"]
+__all__ = [
+    "Evaluation",
+    "channel_indices",
+    "evaluate",
+    "known_layers",
+    "silenced_outputs",
+    "silencing",
+]
 
 Channels = Mapping[str, Any]
 Value = str | Mapping[str, Tensor]
@@ -51,13 +65,17 @@ def evaluate(
     """
     wrapper = wrap(model)
     total, right, rows, classes = 0.0, 0, 0, True
-    for given in batches:
-        batch = wrapper.prepare_batch(given)
-        if channels:
-            outputs = silenced_outputs(wrapper, batch, channels, value=value, site=site)
-        else:
-            outputs = wrapper.forward(batch)
-        found = predict(outputs, batch, wrapper.module, loss)
+    with torch.random.fork_rng(devices=[]):
+        # A DataLoader draws a seed from torch's global generator when iteration starts.
+        iterator = iter(batches)
+    for number, given in enumerate(iterator):
+        try:
+            batch = wrapper.prepare_batch(given)
+            outputs = silenced_outputs(wrapper, batch, channels or {}, value=value, site=site)
+            found = predict(outputs, batch, wrapper.module, loss)
+        except NodeLensError as error:
+            error.within(f"batch {number}")
+            raise
         total += float(found.loss)
         rows += found.terms
         classes = classes and found.correct is not None
@@ -82,8 +100,19 @@ def silenced_outputs(
     projection. A layer that feeds a BatchNorm is silenced behind it, where it would otherwise still
     emit the norm's bias. Every call of a layer is silenced.
     """
-    body = silencing(wrapper, wrapper.route(batch), channels, value=value, site=site)
-    return wrapper.trace(batch, [body], watched=channels)[0]
+    if not channels:
+        return wrapper.forward(batch)
+    options: Any = {"value": value, "site": site}
+    route = wrapper.route(batch)
+    try:
+        body = silencing(wrapper, route, channels, **options)
+        return wrapper.trace(batch, [body], watched=channels)[0]
+    except LayerNotReachedError:
+        # The model may take another way with this batch than with the one the route is from.
+        if (other := wrapper.route(batch, again=True)) == route:
+            raise
+        body = silencing(wrapper, other, channels, **options)
+        return wrapper.trace(batch, [body], watched=channels)[0]
 
 
 def silencing(
@@ -98,7 +127,7 @@ def silencing(
     if site not in ("input", "output"):
         raise InvalidValueError(f"site is {site!r}, expected 'input' or 'output'")
     edits = []
-    for name in in_forward_order(wrapper, route, _known(wrapper, channels)):
+    for name in in_forward_order(wrapper, route, known_layers(wrapper, channels)):
         layer = wrapper.layers[name]
         width = layer.channels if site == "output" else layer.inputs
         indices = channel_indices(channels[name], width, name).to(wrapper.device)
@@ -123,7 +152,8 @@ def silencing(
     return body
 
 
-def _known(wrapper: ModelWrapper, channels: Channels) -> list[str]:
+def known_layers(wrapper: ModelWrapper, channels: Channels) -> list[str]:
+    """Return the names of the layers to silence; LayerNotFoundError when one has no channels."""
     for name in channels:
         if name not in wrapper.layers:
             raise LayerNotFoundError(
@@ -145,6 +175,8 @@ def channel_indices(chosen: Sequence[int] | Tensor, width: int, layer: str) -> T
                 f"layer {layer!r}: a mask of shape {tuple(given.shape)} for {width} channels"
             )
         return given.nonzero().flatten()
+    if given.is_floating_point() and given.numel():
+        raise InvalidValueError(f"layer {layer!r}: channel numbers are whole, got {given.dtype}")
     indices = given.long().flatten()
     outside = indices[(indices < -width) | (indices >= width)]
     if len(outside):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from nodelens.data.batches import Batch, Loss
-from nodelens.errors import MissingLossError, MissingTargetsError, nearest
+from nodelens.errors import MissingLossError, MissingTargetsError, NonFiniteError, nearest
 from nodelens.model.layers import first_tensor
 
 __all__ = ["LOSSES", "Prediction", "predict"]
@@ -35,8 +35,15 @@ def predict(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | No
     tokenizer's dict, or without any the tokens themselves, are predicted one step ahead by a causal
     language model. A loss of your own is called with (outputs, targets) and must sum.
 
-    Raises MissingTargetsError, MissingLossError.
+    Raises MissingTargetsError, MissingLossError, NonFiniteError.
     """
+    found = _summed(outputs, batch, module, loss)
+    if not bool(torch.isfinite(found.loss)):
+        raise NonFiniteError(f"the loss of {found.terms} predictions is {float(found.loss)}")
+    return found
+
+
+def _summed(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | None) -> Prediction:
     loss = batch.loss or loss
     targets = aligned_targets(batch, module)
     if callable(loss):
@@ -67,16 +74,21 @@ def aligned_targets(batch: Batch, module: nn.Module) -> Tensor | None:
     """
     if batch.targets is not None:
         return batch.targets
-    labels = batch.labels
+    labels, mask = batch.labels, batch.mask
     causal = is_causal(module)
     if labels is None and causal:
         labels = batch.kwargs.get("input_ids", batch.args[0] if batch.args else None)
-        if isinstance(labels, Tensor) and batch.mask is not None:
-            labels = labels.masked_fill(~batch.mask, _IGNORED)
-    if not isinstance(labels, Tensor) or not causal or labels.ndim != 2:
+    if not isinstance(labels, Tensor) or labels.ndim != 2:
+        return labels
+    padding = ~mask if mask is not None and mask.shape == labels.shape else None
+    if padding is not None:
+        labels = labels.masked_fill(padding, _IGNORED)
+    if not causal:
         return labels
     end = torch.full_like(labels[:, :1], _IGNORED)
-    return torch.cat([labels[:, 1:], end], dim=1)
+    following = torch.cat([labels[:, 1:], end], dim=1)
+    # Padding on the left would otherwise predict the first token.
+    return following if padding is None else following.masked_fill(padding, _IGNORED)
 
 
 def is_causal(module: nn.Module) -> bool:
@@ -113,8 +125,12 @@ def _classes(logits: Tensor, targets: Tensor) -> Prediction:
         )
     predicted = targets != _IGNORED
     highest, classes = int(targets.max()) if targets.numel() else -1, logits.shape[1]
-    if highest >= classes:
-        raise MissingTargetsError(f"class number {highest} for {classes} outputs")
+    lowest = int(targets[predicted].min()) if predicted.any() else 0
+    if highest >= classes or lowest < 0:
+        wrong = highest if highest >= classes else lowest
+        raise MissingTargetsError(
+            f"class number {wrong} for {classes} outputs, expected 0 to {classes - 1}"
+        )
     scores = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     total = cross_entropy(scores, targets.long(), reduction="sum", ignore_index=_IGNORED)
     correct = (logits.detach().argmax(1) == targets) & predicted

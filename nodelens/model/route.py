@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nodelens.model.layers import Layer, describe, first_tensor, named
+from nodelens.model.layers import Layer, canonical, describe, first_tensor, named
 
 __all__ = ["Event", "Route", "learn_route"]
 
@@ -32,6 +32,7 @@ class _Call:
 class Route:
     """What one pass showed: the order of events, visits per module, FFNs, norms after layers."""
 
+    modules: tuple[str, ...] = ()
     events: dict[Event, int] = field(default_factory=dict)
     visits: dict[str, int] = field(default_factory=dict)
     norm_after: dict[str, str] = field(default_factory=dict)
@@ -47,10 +48,17 @@ class Route:
 
 
 def learn_route(module: nn.Module, forward: Callable[[], Any]) -> Route:
-    """Return the route that `forward()` takes through `module`."""
+    """Return the route that `forward()` takes through `module`.
+
+    Raises ShapeError that names the layer when its input is what the pass fails on.
+    """
     recorder = _Recorder(named(module))
     with recorder.watching():
-        forward()
+        try:
+            forward()
+        except RuntimeError:
+            recorder.check_shape()
+            raise
     recorder.route.down_projections = find_down_projections(recorder.calls, recorder.siblings())
     return recorder.route
 
@@ -59,9 +67,16 @@ class _Recorder:
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self.modules = modules
         self.layers = {name: describe(name, m) for name, m in modules.items()}
-        self.route = Route()
+        self.route = Route(tuple(modules))
         self.calls: list[_Call] = []
         self._last_output: tuple[str, Tensor | None] = ("", None)
+        self._inside: tuple[Layer, Tensor] | None = None
+
+    def check_shape(self) -> None:
+        """Raise ShapeError when the layer that is being called takes no such input."""
+        if self._inside is not None:
+            layer, source = self._inside
+            canonical(source, layer, "input")
 
     def siblings(self) -> dict[str, set[str]]:
         """Every parent's own linear layers."""
@@ -86,6 +101,7 @@ class _Recorder:
             for call in self.calls:
                 call.source = None
             self._last_output = ("", None)
+            self._inside = None
 
     def _enter(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -95,6 +111,8 @@ class _Recorder:
             source = first_tensor(args) if args else first_tensor(kwargs)
             self._note_norm(name, module, source)
             self._note_linear(name, source)
+            layer = self.layers[name]
+            self._inside = None if layer is None or source is None else (layer, source)
 
         return hook
 
@@ -102,6 +120,7 @@ class _Recorder:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             visit = self.route.visits[name] - 1
             self.route.events[(name, visit, "output")] = len(self.route.events)
+            self._inside = None
             if self.layers[name] is not None:
                 self._last_output = (name, first_tensor(output))
 

@@ -6,13 +6,14 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from nodelens.data import Batch, as_batch
+from nodelens.data import Batch, as_batch, as_mask
 from nodelens.errors import (
     IncompatibleModelError,
     InvalidValueError,
@@ -94,6 +95,9 @@ class ModelWrapper:
         if len(inputs) == 1 and _is_text(inputs[0]):
             inputs = (self._tokenized(inputs[0]),)
         batch = as_batch(*inputs, options=options).to(self.device)
+        if batch.mask is None:
+            given = dict(zip(list(self._forward_names)[1:], batch.args, strict=False))
+            batch = replace(batch, mask=as_mask(given.get("attention_mask")))
         if "use_cache" in self._forward_names and "use_cache" not in batch.kwargs:
             batch.kwargs["use_cache"] = False  # type: ignore[index]
         return batch
@@ -105,27 +109,45 @@ class ModelWrapper:
     def _tokenized(self, texts: Any) -> Any:
         if self.tokenizer is None:
             raise InvalidValueError("a batch of text needs a tokenizer, and this model has none")
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
         texts = [texts] if isinstance(texts, str) else list(texts)
-        return self.tokenizer(texts, return_tensors="pt", padding=True)
+        padding = self.tokenizer.pad_token
+        try:
+            if padding is None:
+                self.tokenizer.pad_token = self.tokenizer.eos_token
+            return self.tokenizer(texts, return_tensors="pt", padding=True)
+        finally:
+            self.tokenizer.pad_token = padding
 
     def forward(self, batch: Batch) -> Any:
         """Return the model's plain output for a batch; nothing of the model changes."""
+        with self._explained(batch):
+            return self._plain(batch)
+
+    def _plain(self, batch: Batch) -> Any:
         with untouched(self.module):
             return self.module(*batch.args, **batch.kwargs)
 
+    @contextmanager
+    def _explained(self, batch: Batch) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError:
+            # Of a wrong shape torch does not say in which layer it is; a watched pass does.
+            learn_route(self.module, lambda: self._plain(batch))
+            raise
+
     def route(self, batch: Batch, *, again: bool = False) -> Route:
         """Return the route through the model, learned once from `batch`."""
-        known = _ROUTES.get(self.module)
+        known = self.known_route()
         if known is None or again:
-            known = learn_route(self.module, lambda: self.forward(batch))
+            known = learn_route(self.module, lambda: self._plain(batch))
             _ROUTES[self.module] = known
         return known
 
     def known_route(self) -> Route | None:
-        """Return the route if a pass has shown it already."""
-        return _ROUTES.get(self.module)
+        """Return the route if a pass has shown it already, and the model is still built so."""
+        known = _ROUTES.get(self.module)
+        return known if known is not None and known.modules == tuple(self._modules) else None
 
     def trace(
         self,
@@ -142,7 +164,7 @@ class ModelWrapper:
         """
         calls = self.nnsight.interleaver.counts
         before = dict(calls)
-        with untouched(self.module, gradients=gradients):
+        with self._explained(batch), untouched(self.module, gradients=gradients):
             found = traced(self, batch, bodies)
         for name in watched:
             site = f"{self.envoy(name).path}.output"

@@ -81,11 +81,18 @@ class QuantileSketch(Statistic):
     def quantile(self, q: float) -> Tensor:
         """Return the q-quantile of the absolute values, shape `(channels,)`, in activation units.
 
-        The value at rank `floor(q * (rows - 1))` of the sorted rows, to 1%.
+        At rank `q * (rows - 1)` of the sorted rows, to 1%; in between two, as NumPy does, their
+        weighted mean.
         """
         if not 0 <= q <= 1:
             raise InvalidValueError(f"q is {q}, expected a number from 0 to 1")
-        rank = int(q * (self.rows - 1)) + 1 if self.rows else 1
+        rank = q * max(self.rows - 1, 0)
+        below = self._ranked(int(rank) + 1)
+        above = self._ranked(min(int(rank) + 2, max(self.rows, 1)))
+        return below + (above - below) * (rank - int(rank))
+
+    def _ranked(self, rank: int) -> Tensor:
+        """The middle of the bin that holds the value of that rank, counted from 1."""
         size = self.counts.shape[1]
         inside = (self.counts.cumsum(1) < rank).sum(1).clamp_(max=size - 1)
         number = (self.top - (size - 1) + inside).clamp_(min=0)
@@ -114,7 +121,7 @@ class Histogram(Statistic):
         number = ((x - low) * (bins / (high - low))).floor_().clamp_(-1, bins).long() + 1
         offset = torch.arange(channels, device=x.device) * (bins + 2)
         number += offset if x.ndim == 2 else offset[:, None]
-        counts = torch.bincount(number.view(-1), minlength=channels * (bins + 2))
+        counts = torch.bincount(number.flatten(), minlength=channels * (bins + 2))
         return cls(sample.rows, counts.view(channels, bins + 2), low, high)
 
     def merge(self, other: Self) -> None:

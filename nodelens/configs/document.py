@@ -1,0 +1,203 @@
+"""YAML text as plain values that remember where they stand; the only file that imports YAML."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from nodelens.errors import ConfigError
+
+__all__ = ["Document", "Path", "Place", "dotted", "write_yaml"]
+
+Path = tuple[str | int, ...]
+
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)(?::(?P<default>[^}]*))?\}")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads `1e-3` as a number and refuses aliases.
+
+    Aliases let a few lines unfold into gigabytes, and would blur which line a value is on.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            alias = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(
+                problem=f"alias *{alias.anchor}: a configuration writes every value out",
+                problem_mark=alias.start_mark,
+            )
+        return super().compose_node(parent, index)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value is written: a file and line, or an override (which has no line)."""
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}, line {self.line}"
+
+
+OVERRIDE = Place("override")
+
+
+@dataclass
+class Document:
+    """The values of a configuration and the place of each.
+
+    >>> document = Document.from_text("training:\\n  epochs: 3\\n", "small.yaml")
+    >>> document.data, str(document.place(("training", "epochs")))
+    ({'training': {'epochs': 3}}, 'small.yaml, line 2')
+    """
+
+    source: Place
+    has_lines: bool = True
+    data: Any = None
+    places: dict[Path, Place] = field(default_factory=dict)
+
+    @classmethod
+    def from_text(cls, text: str, source: str) -> Document:
+        """Return the document that `text` holds; `source` is the name that errors call it by."""
+        document = cls(Place(source))
+        document.data = document._parse(text)
+        return document
+
+    def override(self, key: str, value: object) -> None:
+        """Set the value at the dotted `key`, making sections on the way; items go by number."""
+        if self.data is None:
+            self.data = {}
+        path: Path = ()
+        section: Any = self.data
+        *outer, last = key.split(".")
+        for part in outer:
+            step = _step(section, part, path)
+            path = (*path, step)
+            if isinstance(section, dict) and section.get(step) is None:
+                section[step] = {}
+            section = section[step]
+        step = _step(section, last, path)
+        section[step] = value
+        path = (*path, step)
+        self.places = {at: place for at, place in self.places.items() if at[: len(path)] != path}
+        self.places[path] = OVERRIDE
+
+    def override_text(self, assignment: str) -> None:
+        """Apply `key.sub=value`, the value read as YAML (`0.5`, `true`, `[low, high]`)."""
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"override {assignment!r} is not of the form key.sub=value")
+        typed = Document(Place(f"override {assignment!r}"), has_lines=False)
+        self.override(key.strip(), typed._parse(text))
+
+    def place(self, path: Path) -> Place:
+        """Return where the value at `path`, or the nearest section around it, is written."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.places:
+                return self.places[path[:end]]
+        return self.source
+
+    def _parse(self, text: str) -> Any:
+        loader = None
+        try:
+            loader = _Loader(text)
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            self._visit(loader, node, ())
+            return loader.construct_document(node)
+        except yaml.MarkedYAMLError as error:
+            place = self._at(error.problem_mark) if error.problem_mark else self.source
+            problem = error.problem or error.context
+            raise ConfigError(f"{place}: not valid YAML: {problem}") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{self.source}: not valid YAML: {error}") from error
+        finally:
+            if loader is not None:
+                loader.dispose()
+
+    def _visit(self, loader: _Loader, node: yaml.Node, path: Path) -> None:
+        """Note the line of `node` and of everything in it, and fill in environment variables."""
+        place = self._at(node.start_mark)
+        self.places.setdefault(path, place if path else self.source)
+        if isinstance(node, yaml.MappingNode):
+            self._visit_mapping(loader, node, path)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self._visit(loader, item, (*path, index))
+        elif isinstance(node, yaml.ScalarNode) and "${" in node.value:
+            node.value = _VARIABLE.sub(lambda match: _from_environment(match, place), node.value)
+            if node.style is None:
+                node.tag = loader.resolve(  # type: ignore[no-untyped-call]
+                    yaml.ScalarNode, node.value, (True, False)
+                )
+
+    def _visit_mapping(self, loader: _Loader, node: yaml.MappingNode, path: Path) -> None:
+        seen: dict[str, Place] = {}
+        for key, value in node.value:
+            place = self._at(key.start_mark)
+            if key.tag != "tag:yaml.org,2002:str":
+                shown = key.value if isinstance(key, yaml.ScalarNode) else "a list or section"
+                raise ConfigError(f"{place}: the key {shown} is not text; put it in quotes")
+            if key.value in seen:
+                shown = dotted((*path, key.value))
+                raise ConfigError(f"{place}: {shown}: given twice, first in {seen[key.value]}")
+            seen[key.value] = place
+            self.places[(*path, key.value)] = place
+            self._visit(loader, value, (*path, key.value))
+
+    def _at(self, mark: yaml.Mark) -> Place:
+        return Place(self.source.source, mark.line + 1) if self.has_lines else self.source
+
+
+def dotted(path: Path) -> str:
+    """Return a path as it is typed in an override.
+
+    >>> dotted(("lenses", 0, "relative"))
+    'lenses.0.relative'
+    """
+    return ".".join(str(part) for part in path)
+
+
+def write_yaml(data: Mapping[str, Any]) -> str:
+    """Return `data` as YAML text, in the order given."""
+    return str(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=100))
+
+
+def _step(section: Any, part: str, path: Path) -> str | int:
+    """Return `part` as a key or index of `section`, which stands at `path`."""
+    if isinstance(section, dict):
+        return part
+    shown = dotted(path)
+    if not isinstance(section, list):
+        raise ConfigError(f"override: {shown} is {section!r}, not a section: it has no {part!r}")
+    if not part.isdigit() or int(part) >= len(section):
+        raise ConfigError(
+            f"override: {shown} has no item {part!r}, expected 0 to {len(section) - 1}"
+        )
+    return int(part)
+
+
+def _from_environment(match: re.Match[str], place: Place) -> str:
+    name, default = match["name"], match["default"]
+    value = os.environ.get(name, default)
+    if value is None:
+        raise ConfigError(
+            f"{place}: the environment variable {name} is not set, and {match[0]} has no default"
+            f" (write ${{{name}:value}})"
+        )
+    return value

@@ -1,0 +1,216 @@
+"""The sections of an experiment configuration; every key here does something.
+
+A new section is a :class:`Section` and a field of :class:`Config`; the loader needs no change.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    Strict,
+    field_validator,
+    model_validator,
+)
+
+from nodelens.configs.document import Document, Path, dotted
+from nodelens.errors import ConfigError
+
+__all__ = [
+    "EXPERIMENT_ALIASES",
+    "CalibrationConfig",
+    "Config",
+    "DatasetConfig",
+    "ExperimentConfig",
+    "LensConfig",
+    "ModelConfig",
+    "OutputConfig",
+    "Section",
+    "SensitivityConfig",
+    "TrainingConfig",
+]
+
+EXPERIMENT_ALIASES = {
+    "alignment_analysis": "general_alignment",
+    "vision_synergy": "general_alignment",
+}
+
+# Lists become tuples, so that a configuration cannot change under a running experiment.
+Names = Annotated[tuple[str, ...], Strict(False)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Amount = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of a configuration: unknown keys are errors, types are not guessed, values stay."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+
+class ExperimentConfig(Section):
+    """What is run, and under which seed."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """a name made of letters, digits, dots, dashes and underscores"""
+    type: Literal["general_alignment"] = "general_alignment"
+    """Family of the experiment; `alignment_analysis` and `vision_synergy` are the same."""
+    seed: Seed = 0
+    """Seed of the data split, the initial weights and the order of training batches."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    """`auto`, `cpu`, `mps`, `cuda` or `cuda:N`."""
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _canonical(cls, value: Any) -> Any:
+        return EXPERIMENT_ALIASES.get(value, value) if isinstance(value, str) else value
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    name: str
+    """Name of a built-in architecture: `mlp` or `small_cnn`."""
+    options: dict[str, Any] = {}
+    """a section of options of that architecture"""
+    checkpoint: str | None = None
+    """A safetensors file of trained weights; without it the network is trained."""
+    initial_checkpoint: str | None = None
+    """A safetensors file of the weights before training, for lenses that compare the two."""
+
+
+class DatasetConfig(Section):
+    """The data and how it is divided. The three parts share no sample."""
+
+    name: str
+    """Name of a data set: `digits`."""
+    batch_size: Count = 256
+    """Rows in a batch when measuring and evaluating; no score depends on it."""
+    validation_fraction: Fraction = 0.15
+    """Share of the rows that is neither trained on nor reported, for choosing between orders."""
+    test_fraction: Fraction = 0.25
+    """Share of the rows that every reported accuracy is measured on."""
+
+    @model_validator(mode="after")
+    def _leaves_training_data(self) -> DatasetConfig:
+        held_out = self.validation_fraction + self.test_fraction
+        if held_out >= 1:
+            raise ValueError(
+                f"validation_fraction + test_fraction is {held_out:g}, which leaves nothing to"
+                " train on; expected a sum below 1"
+            )
+        return self
+
+
+class TrainingConfig(Section):
+    """How the network is trained: Adam, learning rate falling to zero along a cosine."""
+
+    epochs: Count = 15
+    """Passes over the training rows."""
+    batch_size: Count = 64
+    """Rows in a training batch."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.003
+    """Learning rate at the start."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay."""
+
+
+class CalibrationConfig(Section):
+    """Which rows the lenses read: rows of the training part, never the held-out ones."""
+
+    rows: Count | None = None
+    """Number of rows; all of them when left out."""
+
+
+class LensConfig(Section):
+    """A lens by its registry name; every other key is an option of that lens."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    """the registry name of a lens (`nodelens lenses` lists them)"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return the keyword options of the lens."""
+        return dict(self.model_extra or {})
+
+
+class SensitivityConfig(Section):
+    """Accuracy as channels are silenced, in the order of a score."""
+
+    scores: Annotated[Names, Field(min_length=1)]
+    """Names of scores that the lenses of this file give."""
+    modes: Annotated[tuple[Literal["low", "high"], ...], Strict(False), Field(min_length=1)] = (
+        "low",
+        "high",
+    )
+    """`low` silences the lowest scores first, `high` the highest."""
+    amounts: Annotated[tuple[Amount, ...], Strict(False), Field(min_length=1)] = (
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        0.7,
+        0.8,
+        0.9,
+    )
+    """Fractions of the channels of every hidden layer."""
+    random_seeds: Annotated[tuple[Seed, ...], Strict(False)] = (0, 1, 2)
+    """One random order a seed, for comparison."""
+
+
+class OutputConfig(Section):
+    """Where files go."""
+
+    directory: Annotated[str, Field(min_length=1)]
+    """The run directory; made when missing."""
+
+
+class Config(Section):
+    """A whole experiment configuration. `config.source` says where each value was written."""
+
+    experiment: ExperimentConfig
+    model: ModelConfig
+    dataset: DatasetConfig
+    training: TrainingConfig = TrainingConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+    lenses: Annotated[tuple[LensConfig, ...], Strict(False), Field(min_length=1)]
+    """a list of lenses, each a name or a section with a name and options"""
+    sensitivity: SensitivityConfig | None = None
+    output: OutputConfig
+
+    _source: Document | None = PrivateAttr(default=None)
+
+    @property
+    def experiment_type(self) -> str:
+        """Return the family of the experiment, aliases resolved."""
+        return self.experiment.type
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether every value is the same, wherever it was written."""
+        return isinstance(other, Config) and self.model_dump() == other.model_dump()
+
+    def error(self, path: Path, problem: str) -> ConfigError:
+        """Return an error about the value at `path` that names its file and line."""
+        place = f"{self._source.place(path)}: " if self._source is not None else ""
+        return ConfigError(f"{place}{dotted(path)}: {problem}")

@@ -1,0 +1,16 @@
+"""Experiments: a configuration in, a run directory with results, figures and a report out."""
+
+from nodelens.experiments.artifacts import RunResults
+from nodelens.experiments.experiment import Experiment
+from nodelens.experiments.general import GeneralAlignmentExperiment
+from nodelens.experiments.registry import experiment_for
+from nodelens.experiments.stage import Run, Stage
+
+__all__ = [
+    "Experiment",
+    "GeneralAlignmentExperiment",
+    "Run",
+    "RunResults",
+    "Stage",
+    "experiment_for",
+]

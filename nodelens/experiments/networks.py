@@ -1,0 +1,68 @@
+"""The network of a configuration: built, and read back from checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nodelens.configs import Config
+from nodelens.errors import NodeLensError, OutputError, UnknownNameError
+from nodelens.experiments.folder import RunFolder
+from nodelens.experiments.splits import Splits
+from nodelens.files import load_tensors
+from nodelens.model.architectures import build_model
+
+__all__ = ["INITIAL", "TRAINED", "build_network", "initial_weights", "load_network", "read_weights"]
+
+TRAINED = "checkpoints/trained.safetensors"
+INITIAL = "checkpoints/initial.safetensors"
+
+
+def build_network(config: Config, splits: Splits) -> nn.Module:
+    """Return the network with its initial weights, drawn from the seed of the experiment."""
+    options = {"seed": config.experiment.seed, **config.model.options}
+    try:
+        return build_model(config.model.name, shape=splits.shape, classes=splits.classes, **options)
+    except UnknownNameError as error:
+        raise config.error(("model", "name"), str(error)) from error
+    except (NodeLensError, TypeError) as error:
+        raise config.error(("model", "options"), str(error)) from error
+
+
+def load_network(config: Config, splits: Splits, folder: RunFolder) -> nn.Module:
+    """Return the trained network of a run, in evaluation mode."""
+    network = build_network(config, splits)
+    network.load_state_dict(folder.read_tensors(TRAINED))
+    return network.eval()
+
+
+def initial_weights(folder: RunFolder) -> dict[str, Tensor] | None:
+    """Return the weights before training, None for a checkpoint that came without them."""
+    return folder.read_tensors(INITIAL) if folder.has(INITIAL) else None
+
+
+def read_weights(config: Config, key: str, network: nn.Module) -> dict[str, Tensor]:
+    """Return the weights in the file that `model.<key>` names, once they fit the network."""
+    path = getattr(config.model, key)
+    try:
+        weights = load_tensors(Path(path))[0]
+    except OutputError as error:
+        raise config.error(("model", key), str(error)) from error
+    expected = network.state_dict()
+    problems = [
+        f"{name} is {_shape(weights.get(name))}, expected {_shape(expected.get(name))}"
+        for name in dict.fromkeys([*expected, *weights])
+        if _shape(weights.get(name)) != _shape(expected.get(name))
+    ]
+    if problems:
+        raise config.error(
+            ("model", key),
+            f"{path!r} does not fit {config.model.name!r}: {'; '.join(problems[:4])}",
+        )
+    return weights
+
+
+def _shape(tensor: torch.Tensor | None) -> str:
+    return "missing" if tensor is None else str(tuple(tensor.shape))

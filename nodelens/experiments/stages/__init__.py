@@ -1,0 +1,1 @@
+"""The stages that experiments are made of."""

@@ -1,0 +1,55 @@
+"""Dividing the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nodelens.configs import Config
+from nodelens.experiments.artifacts import DATASET
+from nodelens.experiments.stage import Run, Stage
+
+__all__ = ["DataStage"]
+
+
+class DataStage(Stage):
+    """Writes how the data set was divided and a digest of its rows."""
+
+    name = "data"
+    code = ("data", "experiments/splits.py")
+
+    def check(self, run: Run) -> None:
+        run.splits  # noqa: B018 - loading it raises what is wrong with the section
+
+    def settings(self, run: Run) -> Any:
+        return {
+            "seed": run.config.experiment.seed,
+            "dataset": run.config.dataset.model_dump(mode="json"),
+            "calibration": run.config.calibration.model_dump(mode="json"),
+            "fingerprint": run.splits.fingerprint,
+        }
+
+    def protocol(self, config: Config) -> str:
+        dataset = config.dataset
+        return (
+            f"{dataset.name} divided with seed {config.experiment.seed}, classes balanced:"
+            f" {dataset.test_fraction:.0%} test, {dataset.validation_fraction:.0%} validation,"
+            " the rest training. No sample is in two parts."
+        )
+
+    def run(self, run: Run) -> str:
+        splits = run.splits
+        about = {
+            "name": splits.name,
+            "note": splits.note,
+            "shape": list(splits.shape),
+            "classes": splits.classes,
+            "rows": splits.rows,
+            "guessing_accuracy": splits.majority,
+            "fingerprint": splits.fingerprint,
+        }
+        run.folder.write_json(DATASET, about)
+        rows = splits.rows
+        return (
+            f"{splits.name}: {rows['train']:,} training, {rows['validation']:,} validation,"
+            f" {rows['test']:,} test rows"
+        )

@@ -1,0 +1,133 @@
+"""Drawing the figures of a run, each as PNG and SVG."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from nodelens import figures
+from nodelens.configs import Config
+from nodelens.experiments.artifacts import FIGURES, RunResults
+from nodelens.experiments.stage import Run, Stage
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["FigureStage"]
+
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}
+_STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "svg.hashsalt": "nodelens",
+    "svg.fonttype": "path",
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.03,
+}
+_MODES = {"low": "lowest first", "high": "highest first"}
+
+
+class FigureStage(Stage):
+    """Writes every figure as PNG and SVG, and a list of them with what each shows."""
+
+    name = "figures"
+    needs = ("data", "measure", "sensitivity", "analysis")
+    code = ("figures", "experiments/stages/figures.py")
+
+    def settings(self, run: Run) -> Any:
+        return {}
+
+    def protocol(self, config: Config) -> str:
+        return (
+            "Figures are drawn from the tables in results/ and analysis/; nothing is fitted or"
+            " smoothed."
+        )
+
+    def run(self, run: Run) -> str:
+        results = RunResults(run.folder.root)
+        drawings = [*_curves(results), *_tables(results), *_histograms(results)]
+        listed = []
+        for number, (entry, draw) in enumerate(drawings, start=1):
+            width = _save(run, entry["file"], draw)
+            listed.append({**entry, "width": width})
+            run.advance(number, len(drawings))
+        run.folder.write_json(FIGURES, listed)
+        return f"{len(listed)} figures as PNG and SVG"
+
+
+Drawing = tuple[dict[str, str], "Callable[[], Axes]"]
+
+
+def _curves(results: RunResults) -> list[Drawing]:
+    table = results.sensitivity
+    if table is None:
+        return []
+    tested = table[table["split"] == "test"]
+    chance = results.dataset["guessing_accuracy"]
+    drawings: list[Drawing] = []
+    for mode, words in _MODES.items():
+        if not (tested["mode"] == mode).any():
+            continue
+        rows = tested[tested["mode"].isin([mode, "random"])]
+        alt = f"Test accuracy against the share of channels silenced, {words}."
+        draw = partial(figures.plot_sensitivity, rows, chance=chance)
+        drawings.append((_entry(f"sensitivity_{mode}", "curve", alt), draw))
+    return drawings
+
+
+def _tables(results: RunResults) -> list[Drawing]:
+    alt = "Mean rank of each layer's channels by each score."
+    heatmap = partial(figures.plot_layer_heatmap, results.layer_ranks, values=results.layer_means)
+    drawings: list[Drawing] = [(_entry("layer_heatmap", "heatmap", alt), heatmap)]
+    if len(results.rank_correlation) > 1:
+        alt = "Rank correlation of every two scores."
+        draw = partial(figures.plot_rank_correlation, results.rank_correlation)
+        drawings.append((_entry("rank_correlation", "correlation", alt), draw))
+    return drawings
+
+
+def _histograms(results: RunResults) -> list[Drawing]:
+    scores = results.scores
+    drawings: list[Drawing] = []
+    for name in scores.score_names:
+        values = {layer: tensor.numpy() for layer, tensor in scores.scores(name).items()}
+        unit = scores.units.get(name, "")
+        draw = partial(figures.plot_score_histogram, values, name=name, unit=unit)
+        entry = _entry(f"histogram_{_slug(name)}", "histogram", f"Histogram of {name} by layer.")
+        drawings.append((entry, draw))
+    return drawings
+
+
+def _entry(file: str, kind: str, alt: str) -> dict[str, str]:
+    return {"name": file, "file": f"figures/{file}", "kind": kind, "alt": alt}
+
+
+def _slug(name: str) -> str:
+    """Return a score's name as part of a file name; a plugin may call its scores anything."""
+    return re.sub(r"[^A-Za-z0-9._=-]+", "_", name)
+
+
+def _save(run: Run, file: str, draw: Callable[[], Axes]) -> int:
+    """Write a figure as PNG and SVG, the same bytes every time, and return its width in pixels."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    with matplotlib.rc_context(_STYLE):
+        figure = draw().get_figure(root=True)
+        assert figure is not None
+        try:
+            # Laid out once: doing it again for the second format would give the same places.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            for kind, metadata in _METADATA.items():
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+                run.folder.write_bytes(f"{file}.{kind}", buffer.getvalue())
+            return round(96 * float(figure.get_size_inches()[0]))
+        finally:
+            pyplot.close(figure)

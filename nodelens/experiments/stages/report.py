@@ -1,0 +1,161 @@
+"""Writing the report page from the files of the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nodelens.configs import Config
+from nodelens.configs.document import write_yaml
+from nodelens.experiments.artifacts import CHANNELS, FIGURES, REPORT, SCORES, RunResults
+from nodelens.experiments.folder import RunFolder
+from nodelens.experiments.stage import Run, Stage
+from nodelens.figures.style import shown_unit
+from nodelens.report import Figure, Findings, Page, Table, render_page
+
+__all__ = ["ReportStage", "channel_data"]
+
+MOST_CHANNELS = 20_000
+
+
+class ReportStage(Stage):
+    """Writes `report.html`."""
+
+    name = "report"
+    needs = ("data", "network", "measure", "sensitivity", "analysis", "figures")
+    code = ("report", "figures/style.py", "experiments/stages/report.py")
+
+    def settings(self, run: Run) -> Any:
+        return {"experiment": run.config.experiment.model_dump(mode="json")}
+
+    def protocol(self, config: Config) -> str:
+        return "Every number on the page is read from the files of this run."
+
+    def run(self, run: Run) -> str:
+        run.folder.write_text(REPORT, render_page(build_page(run.config, run.folder)))
+        size = run.folder.path(REPORT).stat().st_size
+        return f"{REPORT}, one page of {size / 1e6:.1f} MB"
+
+
+def build_page(config: Config, folder: RunFolder) -> Page:
+    """Return what the report of a run shows, read from its files."""
+    results = RunResults(folder.root)
+    pictures = _pictures(folder)
+    scores = results.scores
+    means = results.layer_means
+    provenance = results.provenance
+    tested = list(config.sensitivity.scores) if config.sensitivity else scores.score_names[:5]
+    return Page(
+        title=config.experiment.name,
+        kind=config.experiment_type.replace("_", " "),
+        findings=Findings.from_plain(results.findings),
+        curves=pictures["curve"],
+        heatmap=next(iter(pictures["heatmap"]), None),
+        correlation=next(iter(pictures["correlation"]), None),
+        histograms=pictures["histogram"],
+        channels=channel_data(results.channels.head(MOST_CHANNELS), scores.units, tested),
+        omitted=max(0, len(results.channels) - MOST_CHANNELS),
+        accuracies=_accuracies(results.sensitivity),
+        layer_means=Table(
+            ["score", "unit", *means.columns],
+            [
+                [str(name), shown_unit(scores.units.get(str(name), "")), *(f"{v:.4g}" for v in row)]
+                for name, row in zip(means.index, means.to_numpy(), strict=True)
+            ],
+        ),
+        protocol=provenance["protocol"],
+        facts=_facts(provenance, results),
+        stages=_stages(provenance),
+        config=_shared_config(config),
+        files=[
+            (f"{SCORES}/", "raw scores of every channel (safetensors), units and options (JSON)"),
+            (CHANNELS, "a row a channel, a column a score"),
+            ("results/sensitivity.csv", "accuracy and loss by order and amount silenced"),
+            ("figures/", "every figure as PNG and SVG"),
+            ("analysis/", "rank correlations, means and ranks by layer, findings"),
+            ("provenance.json", "versions, seeds, protocol, digests of all files"),
+        ],
+    )
+
+
+def channel_data(
+    channels: pd.DataFrame, units: dict[str, str], tested: list[str]
+) -> dict[str, Any]:
+    """Return the table of channels as the page's script reads it, five digits a number."""
+    layers = list(dict.fromkeys(channels["layer"]))
+    number = {layer: index for index, layer in enumerate(layers)}
+    names = list(channels.columns[2:])
+    rows = [
+        [number[row[0]], int(row[1]), *(None if pd.isna(v) else float(f"{v:.5g}") for v in row[2:])]
+        for row in channels.itertuples(index=False, name=None)
+    ]
+    shown = [name for name in names if name in tested] or names[:5]
+    scores = [{"name": n, "unit": shown_unit(units.get(n, "")), "shown": n in shown} for n in names]
+    return {"scores": scores, "layers": layers, "rows": rows}
+
+
+def _pictures(folder: RunFolder) -> dict[str, list[Figure]]:
+    found: dict[str, list[Figure]] = {
+        kind: [] for kind in ("curve", "heatmap", "correlation", "histogram")
+    }
+    for entry in folder.read_json(FIGURES):
+        svg = folder.path(f"{entry['file']}.svg").read_bytes()
+        found[entry["kind"]].append(Figure(entry["name"], svg, entry["alt"], entry["width"]))
+    return found
+
+
+def _accuracies(table: pd.DataFrame | None) -> Table | None:
+    """Return test accuracy by order (row) and amount (column); random orders as their mean."""
+    if table is None:
+        return None
+    tested = table[table["split"] == "test"]
+    wide = tested.pivot_table(
+        index=["score", "mode"], columns="amount", values="accuracy", aggfunc="mean", sort=False
+    )
+    words = {"low": ", lowest first", "high": ", highest first", "random": " (mean)"}
+    return Table(
+        ["order", *(f"{amount:.0%}" for amount in wide.columns)],
+        [
+            [f"{score}{words[mode]}", *(f"{value:.1%}" for value in row)]
+            for (score, mode), row in zip(wide.index, wide.to_numpy(), strict=True)
+        ],
+    )
+
+
+def _facts(provenance: dict[str, Any], results: RunResults) -> dict[str, str]:
+    environment = provenance["environment"]
+    git = environment["git"]
+    packages = ", ".join(f"{n} {v}" for n, v in environment["packages"].items() if v)
+    code = "unknown" if git is None else git["commit"][:12] + (", changed" * git["changed"])
+    return {
+        "started": provenance["started"].replace("T", " ").replace("+00:00", " UTC"),
+        "seed": str(provenance["seed"]),
+        "network": f"{results.network['name']}, {results.network['parameters']:,} parameters",
+        "data": f"{results.dataset['note']}; digest {results.dataset['fingerprint']}",
+        "machine": (
+            f"{environment['platform']}, {environment['device']},"
+            f" {environment['torch_threads']} threads, Python {environment['python']}"
+        ),
+        "packages": packages,
+        "commit": code,
+    }
+
+
+def _shared_config(config: Config) -> str:
+    """Return the configuration as YAML without the places of files: a report is passed on."""
+    plain = config.model_dump(mode="json", exclude={"output"})
+    for key in ("checkpoint", "initial_checkpoint"):
+        if plain["model"][key] is not None:
+            plain["model"][key] = Path(plain["model"][key]).name
+    return write_yaml(plain)
+
+
+def _stages(provenance: dict[str, Any]) -> Table:
+    rows = [
+        [name, f"{entry['seconds']:.1f}", entry["summary"]]
+        for name, entry in provenance["stages"].items()
+        if entry["status"] == "finished" and entry["seconds"] is not None
+    ]
+    return Table(["stage", "seconds", "what came out"], rows)

@@ -1,0 +1,12 @@
+"""Figures: each function takes plain data and an axes, and returns the axes it drew on."""
+
+from nodelens.figures.curves import plot_sensitivity
+from nodelens.figures.histogram import plot_score_histogram
+from nodelens.figures.tables import plot_layer_heatmap, plot_rank_correlation
+
+__all__ = [
+    "plot_layer_heatmap",
+    "plot_rank_correlation",
+    "plot_score_histogram",
+    "plot_sensitivity",
+]

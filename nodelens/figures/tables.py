@@ -1,0 +1,149 @@
+"""Tables as colour: metrics over layers, and how alike metrics rank channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nodelens.errors import ShapeError
+from nodelens.figures.style import DIVERGING, GREY, TEXT, paper_axes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+    from numpy.typing import NDArray
+
+__all__ = ["plot_layer_heatmap", "plot_rank_correlation"]
+
+
+def plot_layer_heatmap(
+    ranks: pd.DataFrame, ax: Axes | None = None, *, values: pd.DataFrame | None = None
+) -> Axes:
+    """Return axes with a cell for every metric (row) and layer (column).
+
+    `ranks` holds, for each metric, the mean rank of the layer's channels among all channels of the
+    network, between 0 (lowest) and 1; ranks have no unit, so rows can share one colour scale.
+    `values`, of the same shape, is written into the cells. A metric that is the same for every
+    channel has no rank (NaN) and is drawn hatched.
+    """
+    if values is not None and values.shape != ranks.shape:
+        raise ShapeError(f"values have shape {values.shape}, expected {ranks.shape} as the ranks")
+    rows, columns = ranks.shape
+    ax = paper_axes(ax, 2.4 + 0.62 * columns, 1.0 + 0.24 * rows)
+    cells = ranks.to_numpy(dtype=np.float64)
+    image = _draw_cells(ax, cells, 0.0, 1.0)
+    ax.set_xticks(range(columns), [str(name) for name in ranks.columns])
+    ax.set_yticks(range(rows), [str(name) for name in ranks.index])
+    ax.xaxis.tick_top()
+    if values is not None:
+        texts = [[_short(value) for value in row] for row in values.to_numpy(dtype=np.float64)]
+        _write_cells(ax, cells, texts, 0.5, 0.5)
+    _colourbar(ax, image, "mean rank of the layer's channels", [0, 0.5, 1])
+    return ax
+
+
+def plot_rank_correlation(correlation: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Return axes with the lower triangle of a table of rank correlations between -1 and 1.
+
+    `correlation` is square, metrics by metrics. NaN (a metric that is constant) is drawn hatched.
+    """
+    size = len(correlation)
+    if correlation.shape != (size, size) or size < 2:
+        raise ShapeError(
+            f"the correlation has shape {correlation.shape}, expected metrics by metrics, 2 or more"
+        )
+    ax = paper_axes(ax, 2.1 + 0.33 * size, 1.3 + 0.26 * size)
+    cells = correlation.to_numpy(dtype=np.float64)[1:, :-1]
+    hidden = np.triu(np.ones_like(cells, dtype=bool), k=1)
+    image = _draw_cells(ax, cells, -1.0, 1.0, hidden)
+    names = [str(name) for name in correlation.columns]
+    ax.set_xticks(range(size - 1), names[:-1], rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(size - 1), names[1:])
+    if size <= 24:
+        texts = [
+            ["" if hidden[i, j] else _signed(cells[i, j]) for j in range(size - 1)]
+            for i in range(size - 1)
+        ]
+        _write_cells(ax, cells, texts, 0.0, 1.0)
+    bar = ax.inset_axes((0.62, 0.93, 0.36, 0.022))
+    _colourbar(ax, image, "Spearman rank correlation", [-1, 0, 1], bar)
+    return ax
+
+
+def _draw_cells(
+    ax: Axes,
+    cells: NDArray[np.float64],
+    low: float,
+    high: float,
+    hidden: NDArray[np.bool_] | None = None,
+) -> AxesImage:
+    from matplotlib.patches import Rectangle
+
+    missing = np.isnan(cells)
+    covered = missing if hidden is None else missing | hidden
+    image = ax.imshow(
+        np.ma.masked_array(cells, covered), cmap=DIVERGING, vmin=low, vmax=high, aspect="auto"
+    )
+    for i, j in np.argwhere(missing if hidden is None else missing & ~hidden):
+        cell = Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="#f1f2f4", edgecolor=GREY, linewidth=0)
+        cell.set_hatch("////")
+        ax.add_patch(cell)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    ax.tick_params(length=0)
+    ax.set_xticks(np.arange(cells.shape[1] + 1) - 0.5, minor=True)
+    ax.set_yticks(np.arange(cells.shape[0] + 1) - 0.5, minor=True)
+    ax.grid(which="minor", color="white", linewidth=1.2)
+    ax.tick_params(which="minor", length=0)
+    return image
+
+
+def _write_cells(
+    ax: Axes, cells: NDArray[np.float64], texts: list[list[str]], centre: float, reach: float
+) -> None:
+    """Write `texts` into the cells, white where the colour is strong."""
+    for i, row in enumerate(texts):
+        for j, text in enumerate(row):
+            strong = abs(cells[i, j] - centre) > 0.62 * reach
+            ax.text(
+                j,
+                i,
+                text,
+                ha="center",
+                va="center",
+                fontsize=6.5,
+                color="white" if strong else TEXT,
+            )
+
+
+def _colourbar(
+    ax: Axes, image: AxesImage, label: str, ticks: list[float], inside: Axes | None = None
+) -> None:
+    if inside is None:
+        bar = ax.figure.colorbar(image, ax=ax, ticks=ticks, shrink=0.5, aspect=18, pad=0.02)
+    else:
+        bar = ax.figure.colorbar(image, cax=inside, ticks=ticks, orientation="horizontal")
+    bar.set_label(label, fontsize=8, color=TEXT)
+    bar.ax.tick_params(labelsize=8, length=2, colors=TEXT)
+    bar.outline.set_visible(False)
+
+
+def _short(value: float) -> str:
+    """Return `value` in at most five characters or so, enough to compare orders of magnitude."""
+    if np.isnan(value):
+        return ""
+    if value == 0 or 0.01 <= abs(value) < 99.5:
+        text = f"{value:.2g}"
+    elif 99.5 <= abs(value) < 9999.5:
+        text = f"{value:.0f}"
+    else:
+        text = f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+    return "−" + text[1:] if value < 0 else text
+
+
+def _signed(value: float) -> str:
+    if np.isnan(value):
+        return ""
+    return f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1).replace("-", "−")

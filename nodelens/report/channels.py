@@ -1,0 +1,135 @@
+"""Findings about single channels, and about what scores say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nodelens.figures.style import shown_unit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "agreement",
+    "concentration",
+    "redundancy",
+    "silent",
+    "spread_over_layers",
+    "wilson",
+]
+
+REDUNDANCY = "average_redundancy"
+SPARSITY = "activation_sparsity"
+
+
+def redundancy(
+    channels: pd.DataFrame, units: Mapping[str, str]
+) -> tuple[tuple[str, str, str] | None, str]:
+    """Return a key number and a sentence on the channels that share most with their layer."""
+    if REDUNDANCY not in channels or channels[REDUNDANCY].isna().all():
+        return None, ""
+    top = channels.nlargest(3, REDUNDANCY)
+    unit = shown_unit(units.get(REDUNDANCY, ""))
+    named = [
+        f"{_channel(row.layer, row.channel)} ({row.value:.2g})"
+        for row in top.rename(columns={REDUNDANCY: "value"}).itertuples()
+    ]
+    first = top.iloc[0]
+    typical = channels[REDUNDANCY].median()
+    number = (
+        _channel(first["layer"], first["channel"]).replace("`", ""),
+        "is the most redundant channel",
+        f"on average it shares {first[REDUNDANCY]:.2g} {unit} with each other channel of its"
+        f" layer; the median channel shares {typical:.2g}",
+    )
+    return number, (
+        f"The most redundant channels are {_listed(named)}, in {unit} of `{REDUNDANCY}`; the median"
+        f" channel has {typical:.2g}."
+    )
+
+
+def silent(channels: pd.DataFrame) -> tuple[tuple[str, str, str] | None, str]:
+    """Return a key number and a sentence on channels that put out nothing on every row."""
+    if SPARSITY not in channels:
+        return None, ""
+    dead = channels[channels[SPARSITY] >= 1]
+    number = (
+        f"{len(dead)} of {len(channels):,}",
+        "channels are dead",
+        f"zero on every row ({SPARSITY} of 1)",
+    )
+    if dead.empty:
+        return number, "No channel is dead: each puts out something on some row."
+    named = [_channel(row.layer, row.channel) for row in dead.head(5).itertuples()]
+    more = f" and {len(dead) - 5} more" if len(dead) > 5 else ""
+    return number, f"Dead on every row: {', '.join(named)}{more}."
+
+
+def agreement(correlation: pd.DataFrame) -> str:
+    """Return a sentence on the scores that rank the channels of a layer most and least alike."""
+    values = correlation.to_numpy(dtype=float).copy()
+    values[np.triu_indices(len(values))] = np.nan
+    if len(values) < 2 or np.isnan(values).all():
+        return ""
+    names = list(correlation.columns)
+    i, j = np.unravel_index(np.nanargmax(values), values.shape)
+    text = f"`{names[j]}` and `{names[i]}` rank channels most alike ({values[i, j]:.2f})"
+    k, m = np.unravel_index(np.nanargmin(values), values.shape)
+    if (k, m) != (i, j):
+        opposed = "most oppositely" if values[k, m] < 0 else "least alike"
+        text += f"; `{names[m]}` and `{names[k]}` {opposed} ({values[k, m]:.2f})"
+    return text.replace("-", "\N{MINUS SIGN}") + "."
+
+
+def spread_over_layers(layer_ranks: pd.DataFrame) -> str:
+    """Return a sentence on the score whose ranks differ most from layer to layer."""
+    spread = (layer_ranks.max(axis=1) - layer_ranks.min(axis=1)).dropna()
+    if spread.empty or layer_ranks.shape[1] < 2:
+        return ""
+    name = str(spread.idxmax())
+    row = layer_ranks.T[name]
+    return (
+        f"`{name}` differs most between layers: channels of `{row.idxmax()}` have mean rank"
+        f" {row.max():.2f}, those of `{row.idxmin()}` {row.min():.2f}."
+    )
+
+
+def concentration(channels: pd.DataFrame) -> str:
+    """Return a sentence on the score of which the top tenth of channels holds the largest share."""
+    shares = {}
+    for name in channels.columns[2:]:
+        values = channels[name].dropna().sort_values(ascending=False)
+        top = max(1, round(0.1 * len(values)))
+        if len(values) > top and values.min() >= 0 and values.sum() > 0:
+            shares[str(name)] = float(values.iloc[:top].sum() / values.sum())
+    if not shares:
+        return ""
+    name = max(shares, key=lambda score: shares[score])
+    return (
+        f"`{name}` is the most concentrated: a tenth of all channels holds {shares[name]:.0%} of"
+        " its total."
+    )
+
+
+def wilson(fraction: float, rows: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the 95% interval (Wilson 1927) of a fraction that was counted on `rows` rows.
+
+    >>> tuple(round(bound, 3) for bound in wilson(0.5, 100))
+    (0.404, 0.596)
+    """
+    centre = (fraction + z * z / (2 * rows)) / (1 + z * z / rows)
+    reach = z / (1 + z * z / rows)
+    reach *= sqrt(fraction * (1 - fraction) / rows + z * z / (4 * rows * rows))
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def _channel(layer: object, channel: object) -> str:
+    return f"`{layer}[{channel}]`"
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

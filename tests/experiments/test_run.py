@@ -1,0 +1,340 @@
+"""A run leaves a directory that tells everything, survives an interrupt, and goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot
+
+from nodelens.configs import load_config
+from nodelens.errors import ConfigError, OutputError
+from nodelens.experiments import GeneralAlignmentExperiment, RunResults
+from nodelens.experiments.stages.data import DataStage
+from nodelens.experiments.stages.figures import FigureStage
+from nodelens.experiments.stages.measure import MeasureStage
+from nodelens.experiments.stages.network import NetworkStage
+from nodelens.experiments.stages.sensitivity import SensitivityStage
+from nodelens.result import LensResult
+
+STAGES = ["data", "network", "measure", "sensitivity", "analysis", "figures", "report"]
+
+
+def run(config, **options) -> RunResults:
+    return GeneralAlignmentExperiment(config).run(progress=False, **options)
+
+
+def provenance(folder: Path) -> dict:
+    return json.loads((folder / "provenance.json").read_text())
+
+
+@pytest.fixture
+def ran(monkeypatch) -> list[str]:
+    """The names of the stages that do work while the test lasts."""
+    names: list[str] = []
+    for stage in (DataStage, NetworkStage, MeasureStage, SensitivityStage, FigureStage):
+
+        def watched(self, run, original=stage.run):
+            names.append(self.name)
+            return original(self, run)
+
+        monkeypatch.setattr(stage, "run", watched)
+    return names
+
+
+def test_the_directory_holds_what_the_catalogue_names(finished):
+    for name in ("experiment_config.yaml", "provenance.json", "logs/run.log", "report.html"):
+        assert (finished / name).stat().st_size > 0, name
+    for folder in ("results", "figures", "analysis"):
+        assert list((finished / folder).iterdir()), folder
+    figures = {file.stem for file in (finished / "figures").glob("*.png")}
+    assert figures == {file.stem for file in (finished / "figures").glob("*.svg")}
+    assert {"sensitivity_low", "sensitivity_high", "layer_heatmap", "rank_correlation"} <= figures
+
+
+def test_raw_scores_are_saved_for_every_channel(finished):
+    scores = LensResult.load(finished / "results/scores")
+    assert {layer: len(scores[layer]["weight_magnitude"]) for layer in scores} == {
+        "fc1": 6,
+        "fc2": 5,
+        "fc3": 10,
+    }
+    channels = RunResults(finished).channels
+    assert len(channels) == 21
+    saved = channels.loc[channels["layer"] == "fc2", "weight_magnitude"].to_numpy()
+    assert torch.equal(torch.tensor(saved), scores["fc2"]["weight_magnitude"])
+
+
+def test_the_resolved_configuration_runs_the_same_experiment(finished, tiny):
+    written = load_config(finished / "experiment_config.yaml")
+    assert written == tiny(finished)
+
+
+def test_provenance_tells_versions_seeds_data_protocol_and_stages(finished):
+    told = provenance(finished)
+    assert told["status"] == "finished"
+    assert told["environment"]["packages"]["torch"] == torch.__version__
+    assert (told["seed"], told["data"]["rows"]["test"]) == (0, 450)
+    assert list(told["protocol"]) == list(told["stages"]) == STAGES
+    assert all(entry["status"] == "finished" for entry in told["stages"].values())
+    files = told["stages"]["measure"]["files"]
+    assert "results/scores/scores.safetensors" in files
+
+
+def test_provenance_and_report_name_no_path_of_this_machine(finished):
+    names = ("provenance.json", "logs/run.log", "results/scores/result.json", "report.html")
+    for name in names:
+        text = (finished / name).read_text()
+        assert str(Path.home()) not in text and str(finished.parent) not in text, name
+
+
+def test_the_parts_of_the_data_share_no_row(finished, tiny):
+    from nodelens.experiments.splits import load_splits
+
+    splits = load_splits(tiny(finished))
+    seen = [
+        row.numpy().tobytes()
+        for part in (splits.train, splits.validation, splits.test)
+        for row in part.tensors[0]
+    ]
+    assert len(seen) == 1797 and len(set(seen)) == 1797
+
+
+def test_the_same_seed_gives_the_same_files(finished, tiny, tmp_path):
+    again = run(tiny(tmp_path / "again")).directory
+    for name in (
+        "checkpoints/trained.safetensors",
+        "results/channels.csv",
+        "figures/layer_heatmap.svg",
+    ):
+        assert (again / name).read_bytes() == (finished / name).read_bytes(), name
+    assert (again / "results/sensitivity.csv").read_text() == (
+        finished / "results/sensitivity.csv"
+    ).read_text()
+
+
+def test_a_run_leaves_the_global_random_state_and_the_figures_alone(tiny, tmp_path):
+    before = torch.get_rng_state()
+    run(tiny(tmp_path / "run", ("sensitivity", None)))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert pyplot.get_fignums() == []
+
+
+def test_sensitivity_silences_the_same_share_of_hidden_layers_only(finished):
+    table = pd.read_csv(finished / "results/sensitivity.csv")
+    assert set(zip(table["amount"], table["silenced"], strict=True)) == {(0, 0), (0.5, 6), (1, 11)}
+    assert set(table["channels"]) == {11}
+    assert set(table["split"]) == {"validation", "test"}
+    orders = table[["score", "mode", "seed"]].drop_duplicates()
+    assert len(orders) == 4
+
+
+def test_without_channels_all_orders_meet(finished):
+    table = pd.read_csv(finished / "results/sensitivity.csv")
+    for amount in (0.0, 1.0):
+        found = table[(table["amount"] == amount) & (table["split"] == "test")]
+        assert found["accuracy"].nunique() == 1
+    network = json.loads((finished / "results/network.json").read_text())
+    whole = table[(table["amount"] == 0) & (table["split"] == "test")]
+    assert whole["accuracy"].iloc[0] == network["test_accuracy"]
+
+
+def test_resuming_a_finished_run_does_nothing(copy, tiny, ran):
+    before = {file: file.read_bytes() for file in copy.rglob("*.csv")}
+    run(tiny(copy), resume=True)
+    assert ran == []
+    assert before == {file: file.read_bytes() for file in copy.rglob("*.csv")}
+
+
+def test_without_resume_everything_but_the_training_is_done_again(copy, tiny, ran):
+    run(tiny(copy))
+    assert ran == ["data", "measure", "sensitivity", "figures"]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("sensitivity.amounts=[0.5]", ["sensitivity", "figures"]),
+        ("lenses=[weight_magnitude]", ["measure", "sensitivity", "figures"]),
+        ("training.epochs=2", ["network", "measure", "sensitivity", "figures"]),
+        ("experiment.device=cpu", []),
+    ],
+)
+def test_a_changed_setting_redoes_the_stages_it_decides(copy, tiny, ran, override, expected):
+    run(tiny(copy, override), resume=True)
+    assert ran == expected
+
+
+def test_files_of_lenses_no_longer_asked_for_are_gone(copy, tiny):
+    assert (copy / "figures/histogram_average_redundancy.png").exists()
+    run(tiny(copy, "lenses=[weight_magnitude]"), resume=True)
+    assert not (copy / "figures/histogram_average_redundancy.png").exists()
+    assert (copy / "figures/histogram_weight_magnitude.png").exists()
+
+
+def test_a_damaged_file_is_made_again(copy, tiny, ran):
+    (copy / "results/scores.csv").write_text("layer,chan")
+    run(tiny(copy), resume=True)
+    assert ran == ["measure"]
+    assert len(pd.read_csv(copy / "results/scores.csv")) == 84
+
+
+def test_an_interrupt_leaves_a_readable_folder_to_go_on_from(tiny, tmp_path, monkeypatch, ran):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        import nodelens.experiments.stages.sensitivity as module
+
+        calls = iter(range(1000))
+
+        def interrupted(*arguments):
+            if next(calls) == 3:
+                raise KeyboardInterrupt
+            return evaluate(*arguments)
+
+        evaluate = module.evaluate
+        patch.setattr(module, "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny(folder))
+    told = provenance(folder)
+    assert told["status"] == "interrupted"
+    assert [entry["status"] for entry in told["stages"].values()] == ["finished"] * 3 + [
+        "interrupted"
+    ]
+    assert len(LensResult.load(folder / "results/scores")) == 3
+    assert not (folder / "results/sensitivity.csv").exists()
+    assert not [file for file in folder.rglob("*") if file.name.startswith(".")]
+    assert "run interrupted" in (folder / "logs/run.log").read_text()
+    ran.clear()
+    run(tiny(folder), resume=True)
+    assert ran == ["sensitivity", "figures"]
+    assert provenance(folder)["status"] == "finished"
+
+
+def test_a_failure_is_noted_and_not_swallowed(tiny, tmp_path, monkeypatch):
+    def broken(self, run):
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(MeasureStage, "run", broken)
+    with pytest.raises(ZeroDivisionError, match="planted"):
+        run(tiny(tmp_path / "run"))
+    assert provenance(tmp_path / "run")["status"] == "failed"
+
+
+def test_an_output_folder_that_cannot_be_made_is_told_before_any_work(tiny, tmp_path, ran):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot be made: .*; expected a path that can be writ"):
+        run(tiny(tmp_path / "file" / "run"))
+    assert ran == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_the_right_to_write_is_told_before_any_work(tiny, tmp_path, ran):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(OutputError):
+        run(tiny(tmp_path / "closed" / "run"))
+    assert ran == []
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(tiny, tmp_path, ran):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match="has files in it and is not a run of nodelens"):
+        run(tiny(tmp_path))
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.name=mpl", r"model.name: no architecture 'mpl' \(did you mean 'mlp'\?\)"),
+        (
+            "model.options.hiden=[3]",
+            r"model.options: mlp has no option 'hiden' \(did you mean",
+        ),
+        ("model.options.hidden=[0]", r"model.options: hidden is \[0\], expected a list of widths"),
+        ("dataset.name=digit", r"dataset.name: no data set 'digit' \(did you mean 'digits'\?\)"),
+        ("calibration.rows=9999", "calibration.rows: 9999 rows, but the training part .* has 1077"),
+        (
+            "lenses.2=weight_magnitud",
+            r"lenses.2.name: unknown lens 'weight_magnitud' \(did",
+        ),
+        (
+            "lenses.2={name: weight_magnitude, norn: 1}",
+            r"lenses.2: lens 'weight_magnitude' has no option 'norn' \(did you mean 'norm'\?\)",
+        ),
+        (
+            "lenses.2={name: weight_magnitude, layers: [conv1]}",
+            r"lenses.2: .*layer 'conv1' matches nothing",
+        ),
+        ("lenses.1=scar_taylor", "lenses.1: "),
+        ("lenses=[{name: ablation, channels: {fc1: [0]}}]", "lenses: lens 'ablation' edits activ"),
+        (
+            "sensitivity.scores=[weight_magnitud]",
+            r"sensitivity.scores.0: 'weight_magnitud' is not a score of this file's lenses \(did",
+        ),
+        ("model.checkpoint=nowhere.safetensors", "model.checkpoint: cannot read"),
+        ("experiment.device=cuda:7", "'cuda:7', but this machine has no such device"),
+    ],
+)
+def test_what_cannot_work_is_told_before_anything_is_written(tiny, tmp_path, override, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        run(tiny(tmp_path / "run", override))
+    assert re.match(r"(override|tiny\.yaml)", str(caught.value))
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_network_s_checkpoint_is_refused(finished, tiny, tmp_path):
+    weights = finished / "checkpoints/trained.safetensors"
+    config = tiny(tmp_path / "run", ("model.checkpoint", str(weights)), "model.options.hidden=[4]")
+    with pytest.raises(ConfigError, match=r"fc1.weight is \(6, 64\), expected \(4, 64\)"):
+        run(config)
+
+
+def test_a_checkpoint_takes_the_place_of_training(finished, tiny, tmp_path):
+    given = {
+        f"model.{key}": str(finished / f"checkpoints/{name}.safetensors")
+        for key, name in [("checkpoint", "trained"), ("initial_checkpoint", "initial")]
+    }
+    results = run(tiny(tmp_path / "run", *given.items()))
+    assert results.channels.equals(RunResults(finished).channels)
+    assert not (tmp_path / "run/results/training.csv").exists()
+
+
+def test_a_checkpoint_without_its_beginning_cannot_be_compared_with_it(finished, tiny, tmp_path):
+    weights = str(finished / "checkpoints/trained.safetensors")
+    with pytest.raises(ConfigError, match="delta_alignment compares with the weights before train"):
+        run(tiny(tmp_path / "run", ("model.checkpoint", weights)))
+
+
+def test_a_run_without_sensitivity_reports_scores_alone(tiny, tmp_path):
+    results = run(tiny(tmp_path / "run", ("sensitivity", None), "lenses=[weight_magnitude]"))
+    assert results.sensitivity is None
+    assert results.findings["headline"] == "21 channels in 3 layers, measured by 1 scores"
+    assert results.report.exists()
+
+
+def test_an_experiment_refuses_another_family(tiny, tmp_path):
+    class Other(GeneralAlignmentExperiment):
+        type = "cluster_analysis"
+
+    with pytest.raises(ConfigError, match="runs 'cluster_analysis' configurations, not 'general_"):
+        Other(tiny(tmp_path))
+
+
+@pytest.mark.slow
+def test_the_digits_example_learns_and_finds_what_its_report_says(pytestconfig, tmp_path):
+    example = pytestconfig.rootpath / "configs/examples/digits_basic.yaml"
+    results = run(load_config(example, [("output.directory", str(tmp_path / "run"))]))
+    assert results.network["test_accuracy"] >= 0.97
+    assert len(results.scores.score_names) == 17
+    table = results.sensitivity
+    assert table is not None
+    half = table[(table["amount"] == 0.5) & (table["split"] == "test")]
+    by_order = half.groupby(["score", "mode"])["accuracy"].mean()
+    assert by_order[("taylor_saliency", "low")] > by_order[("random", "random")] + 0.2
+    assert by_order[("taylor_saliency", "low")] > by_order[("taylor_saliency", "high")]

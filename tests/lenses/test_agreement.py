@@ -1,0 +1,89 @@
+"""Every lens against its float64 oracle, over networks that are awkward in different ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from nodelens import CompositeLens, LensResult
+from tests.lenses.agreement import ENTRIES, Entry
+from tests.lenses.networks import CASES, SPLITS, Case
+from tests.oracles.capture import Array, Captured, capture
+
+FLOATS = {"float32": torch.float32, "float64": torch.float64}
+RUNS = [("float32", "one batch"), ("float32", "ragged"), ("float64", "ragged")]
+RELATIVE = {"float32": 1e-5, "float64": 1e-9}
+FLOAT64_NEAR_ZERO = 1e-12
+
+PAIRS = [(case, entry) for case in CASES for entry in ENTRIES if entry.fits(case.kind)]
+
+# "same" padding with an even kernel makes torch copy the input, and say so.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+
+
+@cache
+def measured(case: str, precision: str, split: str) -> tuple[dict[str, str], LensResult]:
+    """The scores of all lenses, measured in one composite, and the label of each lens."""
+    one, dtype = named(case), FLOATS[precision]
+    entries = [entry for entry in ENTRIES if entry.fits(one.kind)]
+    composite = CompositeLens([entry.make() for entry in entries])
+    given = [batch for batch, _ in one.batches(SPLITS[split], dtype)]
+    labels = dict(zip(map(str, entries), composite.labels, strict=True))
+    return labels, composite.run(one.make(dtype), given, progress=False)
+
+
+@cache
+def seen(case: str, precision: str) -> Mapping[str, Captured]:
+    one, dtype = named(case), FLOATS[precision]
+    plain = [batch for _, batch in one.batches(SPLITS["ragged"], dtype)]
+    return capture(one.make(dtype), plain)
+
+
+@cache
+def expected(case: str, precision: str, entry: int) -> dict[str, Array]:
+    return {
+        name: ENTRIES[entry].oracle(captured) for name, captured in seen(case, precision).items()
+    }
+
+
+def named(case: str) -> Case:
+    return next(one for one in CASES if one.name == case)
+
+
+@pytest.mark.parametrize(("precision", "split"), RUNS)
+@pytest.mark.parametrize(("case", "entry"), PAIRS, ids=lambda value: str(value))
+def test_a_lens_agrees_with_its_oracle(case: Case, entry: Entry, precision: str, split: str):
+    labels, result = measured(case.name, precision, split)
+    wanted = expected(case.name, precision, ENTRIES.index(entry))
+    got = result.scores(labels[str(entry)])
+    assert set(got) == set(wanted)
+    for layer, values in wanted.items():
+        np.testing.assert_allclose(
+            got[layer].numpy(),
+            values,
+            rtol=RELATIVE[precision],
+            atol=entry.near_zero if precision == "float32" else FLOAT64_NEAR_ZERO,
+            err_msg=layer,
+        )
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_rows_are_what_the_layer_really_gave(case: Case):
+    _, result = measured(case.name, "float32", "ragged")
+    for name, captured in seen(case.name, "float32").items():
+        outputs = captured.outputs
+        assert result.rows[name] == outputs.size // outputs.shape[1]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=str)
+def test_a_lens_alone_gives_what_it_gives_in_company(entry: Entry):
+    case = named("conv2d, zeros")
+    labels, together = measured(case.name, "float64", "ragged")
+    given = [batch for batch, _ in case.batches(SPLITS["ragged"], torch.float64)]
+    alone = entry.make().run(case.make(torch.float64), given, progress=False)
+    for layer, scores in together.scores(labels[str(entry)]).items():
+        assert torch.equal(alone[layer][entry.lens], scores)

@@ -1,0 +1,1 @@
+"""Independent float64 implementations, written from the formulas with NumPy, SciPy, scikit-learn."""

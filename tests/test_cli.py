@@ -1,0 +1,145 @@
+"""The command: what it prints, and what it exits with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from nodelens import Lens, MetricLens
+from nodelens.cli import app
+from nodelens.experiments.stages.measure import MeasureStage
+from nodelens.registry import LENSES
+
+CONFIG = """\
+experiment: {name: tiny}
+model: {name: mlp, options: {hidden: [4]}}
+dataset: {name: digits}
+training: {epochs: 1}
+lenses: [weight_magnitude]
+output: {directory: nowhere}
+"""
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_run_writes_a_report_and_says_what_was_found(config, tmp_path):
+    folder = tmp_path / "out"
+    done = call("run", str(config), "training.epochs=2", "--output-dir", str(folder), "--seed", "3")
+    assert done.exit_code == 0, done.output
+    assert "14 channels in 2 layers, measured by 1 scores." in done.output
+    assert f"Report: {folder / 'report.html'}" in done.output
+    written = (folder / "experiment_config.yaml").read_text()
+    assert "seed: 3" in written and "epochs: 2" in written
+    again = call(
+        "run", str(config), "training.epochs=2", f"--output-dir={folder}", "--seed=3", "--resume"
+    )
+    assert again.output.count("kept") == 6
+
+
+def test_an_interrupt_says_how_to_go_on_and_exits_with_130(config, tmp_path, monkeypatch):
+    def interrupted(self, run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MeasureStage, "run", interrupted)
+    folder = tmp_path / "my out"
+    done = call("run", str(config), "training.epochs=1", "--output-dir", str(folder))
+    assert done.exit_code == 130
+    assert "Interrupted. What was finished is whole" in done.stderr
+    assert (
+        f"nodelens run {config} training.epochs=1 --output-dir '{folder}' --resume" in done.stderr
+    )
+    assert json.loads((folder / "provenance.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "CONFIG", "training.epoch=2"], "unknown key (value 2) (did you mean 'epochs'?)"),
+        (["run", "CONFIG", "--device", "gpu"], "'gpu', expected `auto`, `cpu`, `mps`, `cuda`"),
+        (
+            ["run", "CONFIG", "lenses.0=rayleigh"],
+            "unknown lens 'rayleigh' (did you mean",
+        ),
+        (["run", "CONFIG", "--output-dir", "CONFIG/out"], "cannot be made: Not a directory"),
+        (["run", "missing.yaml"], "missing.yaml: there is no such file"),
+        (["describe", "rayleigh_quotien"], "(did you mean 'rayleigh_quotient'?)"),
+        (["check", "rayleigh_quotien"], "(did you mean 'rayleigh_quotient'?)"),
+    ],
+)
+def test_our_errors_are_one_message_and_exit_code_2(config, arguments, said):
+    done = call(*(argument.replace("CONFIG", str(config)) for argument in arguments))
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: ") and said in done.stderr
+    assert "Traceback" not in done.output and not done.stdout
+
+
+def test_lenses_lists_every_lens():
+    listed = call("lenses").output
+    data = json.loads(call("lenses", "--json").output)
+    assert [lens["name"] for lens in data] == Lens.names()
+    for lens in data:
+        assert lens["name"] in listed and lens["summary"], lens
+    rayleigh = next(lens for lens in data if lens["name"] == "rayleigh_quotient")
+    assert "rq" in rayleigh["aliases"] and rayleigh["options"]["relative"] == "default True"
+
+
+def test_describe_tells_options_and_takes_other_names():
+    text = call("describe", "rq").output
+    for part in ("rayleigh_quotient", "aliases", "relative", "default True", "Variance of a unit"):
+        assert part in text
+
+
+def test_check_passes_a_lens_that_keeps_its_promises():
+    done = call("check", "weight_magnitude")
+    assert done.exit_code == 0, done.output
+    assert "passed" in done.output and "failed" not in done.output
+
+
+def test_check_names_the_promise_that_a_lens_breaks(monkeypatch):
+    class Broken(MetricLens):
+        """Random numbers, `(channels,)`."""
+
+        def reads(self, layer):
+            return {}
+
+        def score(self, statistics, layer):
+            return torch.rand(layer.channels)
+
+    monkeypatch.setattr(LENSES, "_classes", {**LENSES._classes, "test.broken": Broken})
+    monkeypatch.setattr(Broken, "name", "test.broken")
+    done = call("check", "test.broken")
+    assert done.exit_code == 1
+    assert "failed: " in done.output
+
+
+def test_help_lists_the_commands():
+    text = call("--help").output
+    for command in ("run", "lenses", "describe", "check"):
+        assert f"  {command} " in text
+
+
+def test_the_module_and_the_script_are_the_command(config, tmp_path, pytestconfig):
+    script = pytestconfig.rootpath / "scripts/run_experiment.py"
+    for front in (
+        [sys.executable, "-m", "nodelens", "run"],
+        [sys.executable, str(script), "--config"],
+    ):
+        command = [*front, str(config), "training.epoch=2"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=pytestconfig.rootpath)
+        assert done.returncode == 2
+        assert "did you mean 'epochs'?" in done.stderr
