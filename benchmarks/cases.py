@@ -46,9 +46,17 @@ def cases_of(work: Workload) -> dict[str, Callable[[], object]]:
     redundancy = Lens.from_name("average_redundancy", layers=layers, site=work.site)
     gradient = _made(work.gradient_lenses, layers)
     everything = CompositeLens([*oc, redundancy, *gradient])
+    measured = everything.aggregator()
+    for statistics in everything.analyse_batched(work.model, work.batches):
+        measured.update(statistics)
 
     def run(lens: Lens) -> Callable[[], object]:
-        return lambda: lens.run(work.model, work.batches, progress=False)
+        def measure() -> None:
+            aggregator = lens.aggregator()
+            for statistics in lens.analyse_batched(work.model, work.batches):
+                aggregator.update(statistics)
+
+        return measure
 
     return {
         "plain forward": lambda: plain(module, batches),
@@ -60,6 +68,7 @@ def cases_of(work: Workload) -> dict[str, Callable[[], object]]:
         "forward + input gradients": lambda: hooked_gradients(module, layers, batches, loss_of),
         "lenses: gradient": run(CompositeLens(gradient)),
         "lenses: everything": run(everything),
+        "scoring everything, once a run": measured.result,
     }
 
 

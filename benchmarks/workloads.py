@@ -57,7 +57,7 @@ def cnn() -> Workload:
 
 
 def smollm2() -> Workload:
-    """SmolLM2-135M, all 30 feed-forward blocks, 4 x 256 tokens."""
+    """SmolLM2-135M, all 30 feed-forward blocks, 2 batches of 4 x 256 tokens."""
     import transformers
 
     from nodelens.data.text import text_batches
@@ -65,11 +65,11 @@ def smollm2() -> Workload:
 
     transformers.logging.disable_progress_bar()
     model = load_model(str(packaged_model("smollm2-135m")), dtype=torch.float32)
-    batches = list(text_batches("pydoc", model.tokenizer, 4, 256, 4 * 256))
+    batches = list(text_batches("pydoc", model.tokenizer, 4, 256, 2 * 4 * 256))
     layers = [name for name in model.layers if name.endswith("mlp.down_proj")]
     scar = ("activation_power", "taylor", "curvature", "loss_proxy", "loss_proxy_factored")
     lenses = tuple(f"scar_{score}" for score in scar)
-    title = "SmolLM2-135M, 30 FFNs, 1024 tokens"
+    title = "SmolLM2-135M, 30 FFNs, 2 batches of 1024 tokens"
     return Workload("smollm2", title, model, batches, layers, "input", lenses)
 
 

@@ -37,6 +37,8 @@ class Aggregator:
         self.lens = lens
         self.statistics: dict[str, dict[Any, Statistic]] = {}
         self.batches = 0
+        self.whole = True
+        """False when taking statistics in was interrupted: some of them count, others do not."""
 
     @property
     def rows(self) -> int:
@@ -45,8 +47,7 @@ class Aggregator:
 
     def update(self, statistics: Mapping[str, Mapping[Any, Statistic]]) -> None:
         """Take in the statistics of one batch, which stay as they are."""
-        self._take(statistics)
-        self.batches += 1
+        self._take(statistics, 1, f"lens {self.lens.name!r}, batch {self.batches}")
 
     def merge(self, other: Aggregator) -> None:
         """Take in all that another aggregator of the same lens has seen."""
@@ -54,10 +55,12 @@ class Aggregator:
             raise MergeError(
                 f"cannot merge {other.lens!r} into {self.lens!r}: they measured different things"
             )
-        self._take(other.statistics)
-        self.batches += other.batches
+        self._take(other.statistics, other.batches, f"lens {self.lens.name!r}")
 
-    def _take(self, statistics: Mapping[str, Mapping[Any, Statistic]]) -> None:
+    def _take(
+        self, statistics: Mapping[str, Mapping[Any, Statistic]], batches: int, context: str
+    ) -> None:
+        self.whole = False
         for layer, found in statistics.items():
             mine = self.statistics.setdefault(layer, {})
             for key, statistic in found.items():
@@ -67,8 +70,10 @@ class Aggregator:
                     else:
                         mine[key] = statistic.widened()
                 except NodeLensError as error:
-                    error.within(f"lens {self.lens.name!r}, layer {layer!r}")
+                    error.within(f"{context}, layer {layer!r}")
                     raise
+        self.batches += batches
+        self.whole = True
 
     def gather(self) -> Aggregator:
         """Return the merged statistics of all ranks of `torch.distributed`, merged in rank order.

@@ -66,6 +66,9 @@ class CompositeLens(ReadingLens):
     def prepare_options(self) -> set[str]:
         return {name for lens in self.lenses for name in lens.prepare_options()}
 
+    def intervene_options(self) -> set[str]:
+        return {name for _, lens in self._others for name in lens.intervene_options()}
+
     def refusal(self, model: ModelWrapper) -> str | None:
         for lens in self.lenses:
             if (reason := lens.refusal(model)) is not None:
@@ -94,7 +97,9 @@ class CompositeLens(ReadingLens):
         self, model: ModelWrapper, intervention_kwargs: Mapping[str, Any]
     ) -> list[Callable[[], Any]]:
         def body(lens: Lens) -> Callable[[], Any]:
-            return lambda: lens._intervene(model, **intervention_kwargs)
+            known = {"batch", "stream", *lens.intervene_options()}
+            own = {k: v for k, v in intervention_kwargs.items() if k in known}
+            return lambda: lens._intervene(model, **own)
 
         return [*super()._bodies(model, intervention_kwargs), *(body(o) for _, o in self._others)]
 
@@ -108,16 +113,17 @@ class CompositeLens(ReadingLens):
 
     def finish(self, statistics: Measured) -> dict[str, dict[str, Tensor]]:
         scores: dict[str, dict[str, Tensor]] = {layer: {} for layer in statistics}
+        read = _read(statistics)
         for label, lens in zip(self.labels, self.lenses, strict=True):
-            reading = isinstance(lens, ReadingLens)
-            theirs = statistics if reading else _unlabelled(label, statistics)
+            theirs = read if isinstance(lens, ReadingLens) else _unlabelled(label, statistics)
             for layer, named in lens.finish(theirs).items():
                 mine = {self._label(label, lens, name): v for name, v in named.items()}
                 scores[layer].update(mine)
         return {layer: named for layer, named in scores.items() if named}
 
     def notes(self, statistics: Measured) -> list[str]:
-        return [note for lens in self._readers for note in lens.notes(statistics)]
+        read = _read(statistics)
+        return [note for lens in self._readers for note in lens.notes(read)]
 
     @staticmethod
     def _label(label: str, lens: Lens, score: str) -> str:
@@ -157,9 +163,15 @@ def _labels(lenses: Sequence[Lens]) -> list[str]:
 
 
 def _difference(lens: Lens, lenses: Sequence[Lens]) -> str:
-    twins = [other for other in lenses if other.name == lens.name]
-    keys = [k for k in lens.params if any(t.params.get(k) != lens.params[k] for t in twins)]
-    return "[" + ",".join(f"{k}={lens.params[k]}" for k in keys) + "]" if keys else ""
+    mine = lens.params
+    twins = [other.params for other in lenses if other.name == lens.name]
+    keys = [k for k in mine if any(theirs.get(k) != mine[k] for theirs in twins)]
+    return "[" + ",".join(f"{k}={mine[k]}" for k in keys) + "]" if keys else ""
+
+
+def _read(statistics: Measured) -> Measured:
+    """What declared reads brought: other lenses may report under names that are no layer's."""
+    return {layer: found for layer, found in statistics.items() if "layer" in found}
 
 
 def _unlabelled(label: str, statistics: Measured) -> Measured:

@@ -70,6 +70,9 @@ class Lens(ABC):
     def __init__(self, pattern: str | None = None, *, layers: Sequence[str] | str | None = None):
         self.pattern = pattern
         self.layers = [layers] if isinstance(layers, str) else layers
+        for name in self.layers or ():
+            if not isinstance(name, str):
+                raise InvalidValueError(f"layers holds {name!r}, expected names or globs")
 
     # Names
 
@@ -256,14 +259,17 @@ class Lens(ABC):
         self, model: Any, batches: Iterable[Any], **kwargs: Any
     ) -> Iterator[dict[str, Any]]:
         """Yield one dict of mergeable statistics a batch, `{layer: {read: statistic}}`."""
+        _check_stream(batches)
         stream = self._open(model, kwargs)
         with torch.random.fork_rng(devices=[]):
             # A DataLoader draws a seed from torch's global generator when iteration starts.
             iterator = iter(batches)
         return self._stream(stream, iterator)
 
-    def _stream(self, stream: Stream, batches: Iterator[Any]) -> Iterator[dict[str, Any]]:
-        for number, given in enumerate(batches):
+    def _stream(
+        self, stream: Stream, batches: Iterator[Any], first: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        for number, given in enumerate(batches, first):
             try:
                 yield self._one(stream, given)
             except NodeLensError as error:
@@ -272,7 +278,7 @@ class Lens(ABC):
 
     def _open(self, model: Any, options: Mapping[str, Any]) -> Stream:
         prepared = self.prepare_options()
-        own = _keywords(type(self)._intervene) - {"batch", "stream"}
+        own = self.intervene_options()
         valid = [*sorted(prepared | own), *BATCH_OPTIONS]
         for name in options:
             if name not in valid:
@@ -295,6 +301,10 @@ class Lens(ABC):
     def prepare_options(self) -> set[str]:
         """Return the options of a run that go to `prepare`."""
         return _keywords(type(self).prepare)
+
+    def intervene_options(self) -> set[str]:
+        """Return the options of a run that go to `_intervene`."""
+        return _keywords(type(self)._intervene) - {"batch", "stream"}
 
     def _one(self, stream: Stream, given: Any) -> Measured:
         model = stream.model
@@ -337,17 +347,19 @@ class Lens(ABC):
         path, the statistics are saved there every `save_every` batches, at the end and on an
         interrupt, and a later call goes on behind the batches they hold.
         """
+        _check_stream(batches)
         aggregator = Aggregator.resumed(self, resume)
         state = torch.get_rng_state()
         try:
             remaining = watched(batches, aggregator.batches, progress, lambda: aggregator.rows)
-            for statistics in self.analyse_batched(model, remaining, **kwargs):
+            stream = self._open(model, kwargs)
+            for statistics in self._stream(stream, remaining, aggregator.batches):
                 aggregator.update(statistics)
                 if resume is not None and aggregator.batches % save_every == 0:
                     aggregator.save(resume)
         finally:
             torch.set_rng_state(state)
-            if resume is not None and aggregator.batches:
+            if resume is not None and aggregator.batches and aggregator.whole:
                 aggregator.save(resume)
         return aggregator.result()
 
@@ -386,6 +398,14 @@ class Lens(ABC):
     def restored(cls, spec: Mapping[str, Any]) -> Lens:
         """Return the lens that `spec()` wrote down."""
         return cls(**spec["params"])
+
+
+def _check_stream(batches: Any) -> None:
+    if isinstance(batches, (Tensor, Mapping, str, tuple)):
+        raise InvalidValueError(
+            f"one batch (a {type(batches).__name__}) was given where a stream of batches is "
+            "expected: use analyse(model, batch), or give [batch]"
+        )
 
 
 def _as_one(inputs: tuple[Any, ...]) -> Any:

@@ -6,18 +6,20 @@ from dataclasses import replace
 from typing import Any
 
 from nodelens.data import Batch
-from nodelens.errors import LayerNotReachedError
+from nodelens.errors import LayerNotReachedError, NonFiniteError
 from nodelens.lens import Lens, Stream
 from nodelens.model.gather import (
     Gathering,
     Measured,
     Plan,
+    check_kept,
     gather,
     measure_gradients,
     plan_reads,
 )
 from nodelens.model.layers import Layer
 from nodelens.model.loss import predict
+from nodelens.model.session import untouched
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.statistics.read import Read
 
@@ -29,9 +31,12 @@ class ReadingLens(Lens):
 
     def wanted(self, model: ModelWrapper) -> dict[str, list[Read]]:
         """Return the reads of every selected layer, in forward order of the layers."""
-        return {
-            name: list(self.reads(located(model, name)).values()) for name in self._selected(model)
-        }
+        selected = self._selected(model)
+        if not selected:
+            raise LayerNotReachedError(
+                f"the forward pass calls none of the layers that {self.name!r} can score"
+            )
+        return {name: list(self.reads(located(model, name)).values()) for name in selected}
 
     def _plan(self, stream: Stream, batch: Batch) -> Plan:
         def make() -> Plan:
@@ -39,13 +44,11 @@ class ReadingLens(Lens):
             # Only a pass shows where FFNs end, so a lens may find out here that there are none.
             self._ensure_compatible(model)
             wanted = self.wanted(model)
-            if not wanted:
-                raise LayerNotReachedError(
-                    "the forward pass calls none of the layers this lens can score"
-                )
             route = model.route(batch)
             layers = [located(model, name) for name in wanted]
-            return plan_reads(model, route, wanted, layers)
+            with untouched(model.module):
+                # A parametrised weight may be computed anew, and in training changed, when read.
+                return plan_reads(model, route, wanted, layers)
 
         plan: Plan = stream.once("plan", make)
         return plan
@@ -65,8 +68,13 @@ class ReadingLens(Lens):
         gathering: Gathering = found[0]
         model = stream.model
         if gathering.kept:
-            prediction = predict(gathering.outputs, batch, model.module, None)
-            measure_gradients(gathering, model, batch, prediction)
+            with untouched(model.module, gradients=True):
+                try:
+                    prediction = predict(gathering.outputs, batch, model.module, None)
+                except NonFiniteError:
+                    check_kept(gathering, batch)
+                    raise
+                measure_gradients(gathering, model, batch, prediction)
         return gathering.measured
 
 

@@ -100,7 +100,7 @@ class Registry(Generic[T]):
         return self._classes.get(self._aliases.get(name, name))
 
     def _unknown(self, name: str) -> str:
-        known = [*self._classes, *self._aliases]
+        known = [*self.names(), *self._aliases]
         message = f"unknown {self.kind} {name!r}{nearest(name, known)}; there are "
         message += ", ".join(self.names()) or "none"
         if self.failures:

@@ -140,6 +140,8 @@ class LensResult(dict[str, dict[str, Tensor]]):
         """Write `scores.safetensors` (raw scores) and `result.json` (units, provenance)."""
         folder = Path(directory)
         tensors = {f"{layer}:{name}": v for layer, s in self.items() for name, v in s.items()}
+        if len(tensors) < sum(map(len, self.values())):
+            raise OutputError("two scores would be saved under one name, as names hold colons")
         save_tensors(folder / "scores.safetensors", tensors)
         about = {
             "format": _FORMAT,
@@ -189,21 +191,25 @@ class LensResult(dict[str, dict[str, Tensor]]):
         rows = []
         for layer, scores in self.items():
             for name, v in scores.items():
-                numbers = [f"{x:.4g}" for x in (v.min(), v.mean(), v.max())]
-                cells = [layer, name, str(len(v)), *numbers, self.units.get(name, "")]
+                cells = [layer, name, str(len(v)), *_spread(v), self.units.get(name, "")]
                 rows.append("".join(f"<td>{html.escape(str(c))}</td>" for c in cells))
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _summary(name: str, values: Tensor, units: Mapping[str, str]) -> str:
-    unit = f" {units[name]}" if units.get(name) else ""
-    return (
-        f"{name} of {len(values)} channels, {values.min():.4g} to {values.max():.4g}, "
-        f"mean {values.mean():.4g}{unit}"
-    )
+    unit = f" {units[name]}" if units.get(name, "1") != "1" else ""
+    low, mean, high = _spread(values)
+    return f"{name} of {len(values)} channels, {low} to {high}, mean {mean}{unit}"
+
+
+def _spread(values: Tensor) -> list[str]:
+    """Return lowest, mean and highest value as text; dashes where there are none."""
+    if not values.numel():
+        return ["-"] * 3
+    return [f"{x:.4g}" for x in (values.min(), values.mean(), values.max())]
 
 
 def _axis_label(name: str, units: Mapping[str, str]) -> str:
-    unit = f" ({units[name]})" if units.get(name) else ""
+    unit = f" ({units[name]})" if units.get(name, "1") != "1" else ""
     return name.replace("_", " ") + unit

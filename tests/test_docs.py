@@ -8,6 +8,7 @@ import math
 import re
 import sys
 import textwrap
+import typing
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -20,6 +21,7 @@ import pytest
 import nodelens.errors
 import nodelens.statistics
 from nodelens import NodeLensError
+from nodelens.configs.schema import Config, Section
 from nodelens.registry import LENSES
 from nodelens.statistics import Statistic
 
@@ -117,6 +119,15 @@ def broken_links(page: Path) -> list[str]:
     return broken
 
 
+def config_keys(name: str, field: Any) -> list[str]:
+    """The keys of a section, or the name of a key that is no section."""
+    if typing.get_origin(field.annotation) is tuple:
+        return [name]
+    kinds = [field.annotation, *typing.get_args(field.annotation)]
+    sections = [k for k in kinds if isinstance(k, type) and issubclass(k, Section)]
+    return [f"{name}.{key}" for key in sections[0].model_fields] if sections else [name]
+
+
 def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None and spec.loader is not None
@@ -186,6 +197,12 @@ def test_every_statistic_is_documented() -> None:
     ]
     headings = anchors(DOCS / "statistics.md")
     assert [name for name in concrete if name.lower() not in headings] == []
+
+
+def test_every_key_of_a_configuration_is_documented() -> None:
+    text = (DOCS / "experiments.md").read_text("utf-8")
+    keys = [key for name, field in Config.model_fields.items() for key in config_keys(name, field)]
+    assert [key for key in keys if f"| `{key}` |" not in text] == []
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

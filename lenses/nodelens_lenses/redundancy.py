@@ -11,6 +11,7 @@ from torch import Tensor
 from nodelens import Lens, MetricLens
 from nodelens.errors import InvalidValueError
 from nodelens.metrics.formulas import (
+    check_pairs,
     clamped_pairs,
     correlation,
     gaussian_information,
@@ -37,7 +38,7 @@ class _Redundancy(MetricLens):
         *,
         layers: Sequence[str] | str | None = None,
         site: str = "output",
-        eps: float = 1e-6,
+        eps: float = 1e-4,
     ) -> None:
         super().__init__(pattern, layers=layers)
         if site not in ("input", "output"):
@@ -46,13 +47,15 @@ class _Redundancy(MetricLens):
         self.eps = eps
 
     def reads(self, layer: Layer) -> dict[str, Read]:
+        check_pairs(layer.name, layer.channels if self.site == "output" else layer.inputs)
         return {"values": Read(self.site, CoMoments)}
 
     def remarks(self, statistics: Mapping[str, Any], layer: Layer) -> list[str]:
         pairs = clamped_pairs(correlation(statistics["values"].m2), self.eps)
         if not pairs:
             return []
-        return [f"{pairs} pairs of channels have abs(rho) above 1 - {self.eps:g} and count as that"]
+        have = "1 pair of channels has" if pairs == 1 else f"{pairs} pairs of channels have"
+        return [f"{have} abs(rho) above 1 - {self.eps:g}, counted as just that"]
 
 
 @Lens.register("average_redundancy", aliases=("redundancy_gaussian",))
@@ -60,9 +63,9 @@ class AverageRedundancy(_Redundancy):
     """Mean Gaussian mutual information with every other channel of the layer, `(channels,)`, nats.
 
     The mean over j != i of -1/2 log(1 - rho_ij^2), over all pairs, exactly. abs(rho) is clamped to
-    1 - eps, and how many pairs that concerns is among the result's notes. A constant channel, and
-    the only channel of a layer, score 0. `site="input"` looks at what the layer takes in, such as
-    the units of an FFN at its down projection.
+    1 - eps (a copy counts as 4.26 nats), and how many pairs that concerns is among the result's
+    notes. A constant channel, and the only channel of a layer, score 0. `site="input"` looks at
+    what the layer takes in, such as the units of an FFN at its down projection.
     """
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
@@ -84,7 +87,7 @@ class PairwiseRedundancyGaussian(_Redundancy):
         *,
         layers: Sequence[str] | str | None = None,
         site: str = "output",
-        eps: float = 1e-6,
+        eps: float = 1e-4,
         partners: str = "all",
         k: int = 10,
         seed: int = 0,

@@ -17,7 +17,7 @@ from nodelens.statistics import Mean
 
 __all__ = ["Ablation"]
 
-_UNITS = {"loss": "nat", "accuracy": "fraction of rows", "output_change": "1"}
+_UNITS = {"loss": "loss", "accuracy": "fraction of rows", "output_change": "1"}
 
 
 @Lens.register("ablation")

@@ -11,6 +11,7 @@ from torch import Tensor
 from nodelens import Lens, MetricLens
 from nodelens.errors import MissingTargetsError
 from nodelens.metrics.formulas import (
+    check_pairs,
     correlation,
     mean_partner,
     pair_synergy,
@@ -51,6 +52,7 @@ class GaussianPidSynergyMmi(_Synergy):
     """
 
     def reads(self, layer: Layer) -> dict[str, Read]:
+        check_pairs(layer.name, layer.channels)
         return {"pairs": Read("output", CoMoments), "targets": Read("output", CrossMoments)}
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
@@ -75,6 +77,7 @@ class SynergyGaussianMmi(_Synergy):
     state = "C^2 + K C"
 
     def reads(self, layer: Layer) -> dict[str, Read]:
+        check_pairs(layer.name, layer.channels)
         return {"pairs": Read("output", CoMoments), "classes": Read("output", ClassMoments)}
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:

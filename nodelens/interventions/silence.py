@@ -65,21 +65,20 @@ def evaluate(
     """
     wrapper = wrap(model)
     total, right, rows, classes = 0.0, 0, 0, True
+    # A shuffled DataLoader draws from torch's global generator.
     with torch.random.fork_rng(devices=[]):
-        # A DataLoader draws a seed from torch's global generator when iteration starts.
-        iterator = iter(batches)
-    for number, given in enumerate(iterator):
-        try:
-            batch = wrapper.prepare_batch(given)
-            outputs = silenced_outputs(wrapper, batch, channels or {}, value=value, site=site)
-            found = predict(outputs, batch, wrapper.module, loss)
-        except NodeLensError as error:
-            error.within(f"batch {number}")
-            raise
-        total += float(found.loss)
-        rows += found.terms
-        classes = classes and found.correct is not None
-        right += int(found.correct.sum()) if found.correct is not None else 0
+        for number, given in enumerate(batches):
+            try:
+                batch = wrapper.prepare_batch(given)
+                outputs = silenced_outputs(wrapper, batch, channels or {}, value=value, site=site)
+                found = predict(outputs, batch, wrapper.module, loss)
+            except NodeLensError as error:
+                error.within(f"batch {number}")
+                raise
+            total += float(found.loss)
+            rows += found.terms
+            classes = classes and found.correct is not None
+            right += int(found.correct.sum()) if found.correct is not None else 0
     if not rows:
         raise InvalidValueError("nothing was predicted, expected at least one batch with targets")
     return Evaluation(total / rows, right / rows if classes else None, rows)

@@ -12,6 +12,7 @@ from torch import Tensor
 from nodelens.errors import InvalidValueError
 
 __all__ = [
+    "check_pairs",
     "clamped_pairs",
     "correlation",
     "explained_variance",
@@ -55,19 +56,29 @@ def correlation(comoment: Tensor) -> Tensor:
     A constant channel correlates 0 with every other; the diagonal is 1 elsewhere.
     """
     spread = comoment.diagonal().clamp(min=0).sqrt()
-    return ratio(comoment, torch.outer(spread, spread)).clamp_(-1, 1)
+    scale = ratio(torch.ones_like(spread), spread)
+    return (comoment * scale[:, None]).mul_(scale).clamp_(-1, 1)
 
 
 def gaussian_information(squared_correlation: Tensor, eps: float = 1e-6) -> Tensor:
     """Return -1/2 log(1 - rho^2) in nats, elementwise, with rho clamped to 1 - eps."""
     ceiling = (1 - eps) ** 2
-    return -0.5 * torch.log1p(-squared_correlation.clamp(0, ceiling))
+    return squared_correlation.clamp(0, ceiling).neg_().log1p_().mul_(-0.5)
+
+
+def check_pairs(layer: str, channels: int, most: int = 20_000) -> None:
+    """Raise InvalidValueError for a layer too wide to keep a number for every pair of channels."""
+    if channels > most:
+        raise InvalidValueError(
+            f"layer {layer!r} has {channels} channels, and a number for every pair of them would "
+            f"take {8 * channels**2 / 1e9:.0f} GB: leave it out with layers= or pattern="
+        )
 
 
 def clamped_pairs(rho: Tensor, eps: float = 1e-6) -> int:
     """Return how many pairs of different channels have abs(rho) above 1 - eps."""
-    above = (rho.abs() > 1 - eps).triu(1)
-    return int(above.sum())
+    above = rho.abs() > 1 - eps
+    return (int(above.sum()) - int(above.diagonal().sum())) // 2
 
 
 def explained_variance(cross: Tensor, m2: Tensor, target_m2: Tensor) -> Tensor:

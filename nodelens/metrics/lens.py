@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nodelens.errors import MergeError, NodeLensError, NonFiniteError, TooFewRowsError
+from nodelens.errors import MergeError, NodeLensError, NonFiniteError, ShapeError, TooFewRowsError
 from nodelens.model.gather import Measured
 from nodelens.model.layers import Layer
 from nodelens.model.selection import select
@@ -87,7 +87,7 @@ class MetricLens(ReadingLens):
             for statistic in named.values():
                 self._check_rows(statistic)
             scored = self.score(named, _layer(found))
-            scores = {self.name: scored} if isinstance(scored, Tensor) else scored
+            scores = scored if isinstance(scored, dict) else {self.name: scored}
             for score, value in scores.items():
                 _check_scores(score, value)
         except NodeLensError as error:
@@ -144,7 +144,9 @@ def _layer(found: Mapping[Any, Any]) -> Layer:
     return layer
 
 
-def _check_scores(name: str, value: Tensor) -> None:
+def _check_scores(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        raise ShapeError(f"score {name!r} is {value!r}, expected a tensor of shape (channels,)")
     bad = int((~torch.isfinite(value)).sum())
     if bad:
         raise NonFiniteError(f"{bad} of {value.numel()} values of score {name!r} are not finite")

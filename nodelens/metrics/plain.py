@@ -33,7 +33,8 @@ def measure_plain(lens: MetricLens, **tensors: Tensor | None) -> dict[Any, Stati
         layer = _with_maps(layer, given)
     given.setdefault("outputs", _outputs(given, module))
     return {"layer": layer} | {
-        read: _measured(lens, read, layer, module, given) for read in lens.reads(layer).values()
+        read: _measured(lens, read, layer, module, given).widened()
+        for read in lens.reads(layer).values()
     }
 
 

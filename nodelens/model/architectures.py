@@ -9,7 +9,7 @@ from math import prod
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nodelens.errors import InvalidValueError, UnknownNameError, UnknownOptionError, nearest
 
@@ -63,8 +63,22 @@ def _architecture(name: str) -> Callable[[_Architecture], _Architecture]:
     return register
 
 
+class _Chain(nn.Module):
+    """Named layers one after the other. A slice of an `nn.Sequential` subclass would not build."""
+
+    def __init__(self, layers: OrderedDict[str, nn.Module]) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
 @_architecture("mlp")
-class MLP(nn.Sequential):
+class MLP(_Chain):
     """Linear layers `fc1`, `fc2`, ... with ReLU between them; the last gives one logit a class."""
 
     def __init__(
@@ -83,7 +97,7 @@ class MLP(nn.Sequential):
 
 
 @_architecture("small_cnn")
-class SmallCNN(nn.Sequential):
+class SmallCNN(_Chain):
     """Convolutions `conv1`, `conv2`, ... of 3 x 3, one 2 x 2 max pooling, then `fc1`, `fc2`, ..."""
 
     def __init__(

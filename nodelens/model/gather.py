@@ -20,7 +20,15 @@ from nodelens.model.wrapper import ModelWrapper
 from nodelens.statistics import Sample, Statistic
 from nodelens.statistics.read import Read, joined_reads
 
-__all__ = ["Gathering", "Plan", "gather", "measure_gradients", "plan_reads", "replaced"]
+__all__ = [
+    "Gathering",
+    "Plan",
+    "check_kept",
+    "gather",
+    "measure_gradients",
+    "plan_reads",
+    "replaced",
+]
 
 Measured = dict[str, dict[Any, Statistic]]
 """`{layer name: {read or name: statistic}}`, the layer's description under "layer"."""
@@ -169,6 +177,14 @@ def measure_gradients(
             slope = canonical(gradient, visit.layer, visit.site)
             check_finite(slope, visit.layer.name, f"{visit.site}'s gradient")
             _measure(gathering, wrapper, batch, visit, values, slope, source, prediction.terms)
+
+
+def check_kept(gathering: Gathering, batch: Batch) -> None:
+    """Raise NonFiniteError at the first kept tensor that is not finite: where a bad loss began."""
+    for visit, tensor, _ in gathering.kept:
+        values = canonical(tensor.detach(), visit.layer, visit.site)
+        counted = counted_rows(values, batch, visit.layer)
+        check_finite(values if counted is None else values[counted], visit.layer.name, visit.site)
 
 
 def _measure(

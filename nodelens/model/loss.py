@@ -39,13 +39,20 @@ def predict(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | No
     """
     found = _summed(outputs, batch, module, loss)
     if not bool(torch.isfinite(found.loss)):
-        raise NonFiniteError(f"the loss of {found.terms} predictions is {float(found.loss)}")
+        raise NonFiniteError(
+            f"the loss of {found.terms} predictions is {found.loss.detach().item()}"
+        )
     return found
 
 
 def _summed(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | None) -> Prediction:
     loss = batch.loss or loss
     targets = aligned_targets(batch, module)
+    if getattr(loss, "reduction", "sum") == "mean":
+        raise MissingLossError(
+            f"{loss} takes the mean of each batch, so scores would depend on the batch size: "
+            'expected a loss that sums, reduction="sum"'
+        )
     if callable(loss):
         return _own(loss(outputs, targets), targets)  # type: ignore[arg-type]
     if loss is not None and loss not in LOSSES:

@@ -21,8 +21,9 @@ def untouched(module: nn.Module, *, gradients: bool = False) -> Iterator[None]:
     """Hold the model in evaluation mode, then leave it as it was, also after an error.
 
     Restores every module's `training` flag, every parameter's `requires_grad` and the generators'
-    states. With `gradients=True` autograd is on and the parameters are frozen, so that no
-    parameter gradient is computed or stored. One thread at a time may run a model.
+    states. With `gradients=True` autograd is on, also inside the caller's `no_grad`, and the
+    parameters are frozen, so that no parameter gradient is computed or stored. One thread at a
+    time may run a model.
     """
     with (
         _lock(module),
@@ -30,6 +31,7 @@ def untouched(module: nn.Module, *, gradients: bool = False) -> Iterator[None]:
         _evaluating(module),
         _frozen(module, gradients),
         _module_by_module(),
+        torch.inference_mode(torch.is_inference_mode_enabled() and not gradients),
         torch.set_grad_enabled(gradients),
     ):
         yield

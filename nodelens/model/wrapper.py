@@ -43,12 +43,14 @@ class ModelWrapper:
         self.module, self.nnsight = _unwrap(model)
         self.tokenizer = getattr(model, "tokenizer", None)
         self._modules = named(self.module)
+        _check_initialised(self._modules)
         self._envoys: dict[str, Any] | None = None
         self._tracer: Any = None
         self.references: dict[str, Any] = {}
         described = [describe(name, m) for name, m in self._modules.items()]
         self.layers: dict[str, Layer] = {layer.name: layer for layer in described if layer}
         self.tracked_layers = self._check_names(tracked_layers or list(self.layers))
+        self._tracks_all = not tracked_layers
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "nnsight" not in vars(self):
@@ -187,25 +189,34 @@ class ModelWrapper:
     def forward_with_activations(self, *inputs: Any) -> tuple[Any, dict[str, Any]]:
         """Return the model's output and, for every tracked layer, what it returned.
 
-        A layer called several times gives its first call's output. Layers the pass does not reach
-        raise LayerNotReachedError.
+        A layer called several times gives its first call's output. Layers asked for by name that
+        the pass does not reach raise LayerNotReachedError; of all layers, they are left out.
         """
+        from torch.utils._pytree import tree_map_only
+
         from nodelens.model.selection import in_forward_order
 
         batch = self.prepare_batch(*inputs)
-        names = in_forward_order(self, self.route(batch), self.tracked_layers)
+        route, tracked = self.route(batch), self.tracked_layers
+        if self._tracks_all:
+            tracked = [name for name in tracked if route.reached(name)]
+        names = in_forward_order(self, route, tracked)
 
         def read() -> tuple[dict[str, Any], Any]:
-            found = {name: self.envoy(name).output for name in names}
+            # Copies: what comes behind a layer may work in place.
+            found = {
+                name: tree_map_only(Tensor, Tensor.clone, self.envoy(name).output) for name in names
+            }
             return found, self.nnsight.output
 
         activations, outputs = self.trace(batch, [read])[0]
-        return outputs, {name: activations[name] for name in self.tracked_layers}
+        return outputs, {name: activations[name] for name in tracked}
 
     def get_layer_weights(self, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Return the weights of the tracked or named layers, as they are, sharing their memory."""
         names = self._check_names(layers if layers is not None else self.tracked_layers)
-        weights = {name: getattr(self.torch_module(name), "weight", None) for name in names}
+        with untouched(self.module):
+            weights = {name: getattr(self.torch_module(name), "weight", None) for name in names}
         for name, weight in weights.items():
             if not isinstance(weight, Tensor):
                 raise LayerNotFoundError(f"layer {name!r} has no weight")
@@ -235,6 +246,17 @@ def _unwrap(model: Any) -> tuple[nn.Module, Any]:
         f"a {type(model).__name__} is not a model; expected a torch.nn.Module, an nnsight model, "
         "a Hugging Face model or a ModelWrapper"
     )
+
+
+def _check_initialised(modules: Mapping[str, nn.Module]) -> None:
+    for name, module in modules.items():
+        if (
+            isinstance(module, nn.modules.lazy.LazyModuleMixin)
+            and module.has_uninitialized_params()
+        ):
+            raise IncompatibleModelError(
+                f"layer {name!r} has no weights yet: run the model once on a batch first"
+            )
 
 
 def _is_text(batch: Any) -> bool:

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 __all__ = [
     "agreement",
     "concentration",
+    "dead",
     "redundancy",
-    "silent",
     "spread_over_layers",
     "wilson",
 ]
 
 REDUNDANCY = "average_redundancy"
 SPARSITY = "activation_sparsity"
+SALIENCY = "taylor_saliency"
 
 
 def redundancy(
@@ -52,21 +53,30 @@ def redundancy(
     )
 
 
-def silent(channels: pd.DataFrame) -> tuple[tuple[str, str, str] | None, str]:
-    """Return a key number and a sentence on channels that put out nothing on every row."""
-    if SPARSITY not in channels:
+def dead(channels: pd.DataFrame) -> tuple[tuple[str, str, str] | None, str]:
+    """Return a key number and a sentence on channels that do nothing on any row.
+
+    A channel is dead when its output is 0 on every row (activation_sparsity of 1), or when the loss
+    never depends on it (taylor_saliency of exactly 0), as behind a ReLU that never opens.
+    """
+    tests = {SPARSITY: lambda x: x >= 1, SALIENCY: lambda x: x == 0}
+    known = [name for name in tests if name in channels]
+    if not known:
         return None, ""
-    dead = channels[channels[SPARSITY] >= 1]
-    number = (
-        f"{len(dead)} of {len(channels):,}",
-        "channels are dead",
-        f"zero on every row ({SPARSITY} of 1)",
-    )
-    if dead.empty:
-        return number, "No channel is dead: each puts out something on some row."
-    named = [_channel(row.layer, row.channel) for row in dead.head(5).itertuples()]
-    more = f" and {len(dead) - 5} more" if len(dead) > 5 else ""
-    return number, f"Dead on every row: {', '.join(named)}{more}."
+    found = channels[np.logical_or.reduce([tests[name](channels[name]) for name in known])]
+    meaning = "on no row measured does the loss depend on them"
+    if SALIENCY not in known:
+        meaning = "0 on every row measured"
+    number = (f"{len(found)} of {len(channels):,}", "channels are dead", meaning)
+    if found.empty:
+        return number, "No channel is dead."
+    if len(found) <= 5:
+        named = [_channel(row.layer, row.channel) for row in found.itertuples()]
+    else:
+        counts = found["layer"].value_counts(sort=False)
+        sizes = channels["layer"].value_counts(sort=False)
+        named = [f"{n} of {sizes[str(name)]} in `{name}`" for name, n in counts.items()]
+    return number, f"Dead ({meaning}): {_listed(named)}."
 
 
 def agreement(correlation: pd.DataFrame) -> str:

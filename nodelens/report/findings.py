@@ -75,18 +75,18 @@ def find(evidence: Evidence) -> Findings:
         f" {rows['test']:,} rows held out."
     )
     number, sentence = by_channel.redundancy(evidence.channels, evidence.units)
-    silent_number, silent_sentence = by_channel.silent(evidence.channels)
+    dead_number, dead_sentence = by_channel.dead(evidence.channels)
     numbers = [_whole_network(evidence), *(orders.numbers() if orders else [])]
     return Findings(
         headline=orders.headline() if orders else f"{size}, measured by {len(scores)} scores",
         lede=lede,
-        numbers=[KeyNumber(*n) for n in [*numbers, number, silent_number] if n],
+        numbers=[KeyNumber(*n) for n in [*numbers, number, dead_number] if n],
         sentences=[
             text
             for text in [
                 *(orders.sentences() if orders else []),
                 sentence,
-                silent_sentence,
+                dead_sentence,
                 by_channel.agreement(evidence.correlation),
             ]
             if text

@@ -8,16 +8,37 @@ from torch import Tensor
 __all__ = ["centred", "channel_mean", "channel_sum", "gram", "mix", "per_channel"]
 
 _BATCHED_GRAM_ELEMENTS = 1 << 24
+_ROUNDING = 64
 
 
 def channel_sum(x: Tensor) -> Tensor:
     """Return the sum over rows, shape `(channels,)`, for `(rows, channels)` or maps."""
-    return x.sum(0) if x.ndim == 2 else x.sum((0, 2))
+    # One axis at a time: over both at once torch adds a million numbers without pairing them.
+    return x.sum(0) if x.ndim == 2 else x.sum(2).sum(0)
 
 
 def channel_mean(x: Tensor) -> Tensor:
-    """Return the mean over rows, shape `(channels,)`; zeros when there are no rows."""
-    return channel_sum(x) / max(x.numel() // max(x.shape[1], 1), 1)
+    """Return the mean over rows, shape `(channels,)`; zeros when there are no rows.
+
+    That of a constant channel is its value, bit for bit: a last bit of rounding would give it a
+    variance, and constants a correlation with one another.
+    """
+    if not x.numel():
+        return channel_sum(x)
+    mean = channel_sum(x) / (x.numel() // x.shape[1])
+    first = x[0] if x.ndim == 2 else x[0, :, 0]
+    gap = (mean - first).abs()
+    near = (gap > 0) & (gap <= _ROUNDING * torch.finfo(x.dtype).eps * first.abs())
+    suspects = near.nonzero().flatten()
+    if len(suspects):
+        constant = suspects[_constant(x[:, suspects])]
+        mean[constant] = first[constant]
+    return mean
+
+
+def _constant(x: Tensor) -> Tensor:
+    rows = x if x.ndim == 2 else x.transpose(1, 2).flatten(0, 1)
+    return (rows == rows[0]).all(0)
 
 
 def per_channel(v: Tensor, like: Tensor) -> Tensor:

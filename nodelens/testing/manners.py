@@ -63,10 +63,13 @@ def options_are_checked(trial: Trial) -> None:
     lens, options = trial.lens(model)
     for known in list(inspect.signature(trial.kind).parameters)[:1]:
         _assert_refused(known, lambda wrong: Lens.from_name(trial.name, **{wrong: None}))
+
+    def run(wrong: str) -> Any:
+        given: dict[str, Any] = {**options, wrong: None}
+        return lens.run(model, parts, progress=False, **given)
+
     for known in ("targets", *options):
-        _assert_refused(
-            known, lambda wrong: lens.run(model, parts, progress=False, **options, **{wrong: None})
-        )
+        _assert_refused(known, run)
 
 
 def _assert_refused(known: str, call: Callable[[str], Any]) -> None:
@@ -139,12 +142,12 @@ class _Tensor:
 
 @contextmanager
 def _unchanged(model: nn.Module, batches: Any) -> Iterator[None]:
-    tensors = {n: t for n, t in (*model.named_parameters(), *model.named_buffers())}
+    tensors = dict((*model.named_parameters(), *model.named_buffers()))
     tensors |= {f"batch tensor {i}": t for i, t in enumerate(_tensors(batches))}
     before = {name: _Tensor.of(tensor) for name, tensor in tensors.items()}
     structure, generators = _structure(model), _generators()
     yield
-    now = {n: t for n, t in (*model.named_parameters(), *model.named_buffers())}
+    now = dict((*model.named_parameters(), *model.named_buffers()))
     for name, seen in before.items():
         seen.check(name)
         assert name not in now or now[name] is seen.tensor, f"{name} is another tensor"

@@ -17,7 +17,7 @@ from nodelens.model import ModelWrapper, wrap
 from nodelens.result import LensResult
 from nodelens.testing.subjects import SUBJECTS, Subject, rows_of
 
-__all__ = ["TOLERANCE", "Trial", "assert_close", "assert_equal", "assert_finite", "aggregated"]
+__all__ = ["TOLERANCE", "Trial", "aggregated", "assert_close", "assert_equal", "assert_finite"]
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 """Largest difference allowed, relative to the largest score of the layer, by the model's type."""
@@ -33,7 +33,7 @@ class Trial:
 
     @cached_property
     def subject(self) -> Subject:
-        """Return the first network the lens can score; IncompatibleModelError when there is none."""
+        """Return the first network the lens can score; IncompatibleModelError without one."""
         refusals = []
         for subject in [self._given] if self._given else SUBJECTS:
             model = _routed(subject.model(), subject.batch())

@@ -28,7 +28,7 @@ _NEVER_DRAWN = 0
 
 
 def described(trial: Trial) -> None:
-    """Every score has a unit, a direction, a number of rows, and one finite float64 number a channel."""
+    """Every score has a unit, a direction, its rows, and one finite float64 number a channel."""
     model = trial.model()
     result = trial.run(trial.parts(12), model)
     assert_finite(result)
@@ -49,14 +49,13 @@ def described(trial: Trial) -> None:
 
 def half_precision(trial: Trial) -> None:
     """A bfloat16 model and input give finite scores, near those of float32."""
-    half = trial.model(torch.bfloat16)
-    low = trial.run([trial.batch(dtype=torch.bfloat16)], half)
+    half, rows = trial.model(torch.bfloat16), 48
+    low = trial.run([trial.batch(rows, torch.bfloat16)], half)
     assert_finite(low)
-    inputs, targets = trial.batch(dtype=torch.bfloat16)
+    inputs, targets = trial.batch(rows, torch.bfloat16)
     same = inputs if isinstance(inputs, dict) else inputs.float()
-    assert_close(
-        low, trial.run([(same, targets)], trial.model(torch.bfloat16).float()), _HALF_TOLERANCE
-    )
+    full = trial.run([(same, targets)], trial.model(torch.bfloat16).float())
+    assert_close(low, full, _HALF_TOLERANCE)
 
 
 def no_row_of_padding(trial: Trial) -> None:
@@ -77,26 +76,29 @@ def _one_text(batch: tuple[Any, Tensor], row: int, length: int) -> tuple[Any, Te
 
 
 def degenerate_units(trial: Trial) -> None:
-    """Units that are always zero, always the same or copies of others score finite numbers."""
-    model = trial.model()
+    """Units always zero, always the same or copies of others score finite numbers in any split."""
+    wide = torch.float64
+    model = trial.model(wide)
     for name, layer in wrap(model).layers.items():
         _degrade(wrap(model).torch_module(name), layer.channels)
-    assert_finite(trial.run(trial.parts(7, 5), model))
+    split = trial.run(trial.parts(7, 5, dtype=wide), model)
+    assert_finite(split)
+    assert_close(split, trial.run(trial.parts(12, dtype=wide), model), TOLERANCE[wide])
     for parameter in model.parameters():
         nn.init.zeros_(parameter)
-    assert_finite(trial.run(trial.parts(7, 5), model))
+    assert_finite(trial.run(trial.parts(7, 5, dtype=wide), model))
 
 
 def _degrade(module: nn.Module, channels: int) -> None:
-    """Make channel 0 zero and 1 constant, and channel 3 a copy of 2."""
+    """Make channel 0 zero, 1 and 2 constant, and 4 a copy of 3, where there are so many."""
     weight, bias = module.weight, module.bias
     assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
     with torch.no_grad():
-        weight[: min(channels, 2)] = 0
-        bias[0] = 0
-        if channels > 3:
-            bias[1] = 0.5
-            weight[3], bias[3] = weight[2], bias[2]
+        weight[:3], bias[0] = 0, 0
+        if channels > 4:
+            # Numbers that no float holds exactly: a mean of them is easily off by a bit.
+            bias[1], bias[2] = 0.1, -12.3
+            weight[4], bias[4] = weight[3], bias[3]
 
 
 def non_finite_input(trial: Trial) -> None:

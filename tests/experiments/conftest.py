@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from nodelens.configs import Config
 from nodelens.configs.config_loader import parse_config
-from nodelens.experiments import GeneralAlignmentExperiment
+from nodelens.experiments import GeneralAlignmentExperiment, experiment
+from nodelens.experiments.stages import measure
 
 TINY = """\
 experiment:
@@ -36,6 +38,15 @@ output:
 """
 
 Configure = Callable[..., Config]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sources_stand_still() -> Iterator[None]:
+    """Sources edited while the tests run would make stages run again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "source_code", functools.cache(experiment.source_code))
+        patch.setattr(measure, "package_code", lambda classes: "the same")
+        yield
 
 
 @pytest.fixture(scope="session")

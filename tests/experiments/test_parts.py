@@ -20,11 +20,12 @@ from nodelens.errors import (
     UnknownOptionError,
 )
 from nodelens.experiments.folder import RunFolder
-from nodelens.experiments.provenance import fingerprint, git_state, source_code
+from nodelens.experiments.provenance import fingerprint, git_state, package_code, source_code
 from nodelens.experiments.stage import Stage
 from nodelens.experiments.stages.analysis import layer_ranks, rank_correlation
 from nodelens.experiments.stages.sensitivity import silenced
 from nodelens.experiments.training import accuracy, train
+from nodelens.lens import Lens
 from nodelens.model.architectures import architecture_names, build_model
 
 
@@ -80,6 +81,12 @@ def test_the_sources_that_a_stage_depends_on_exist(stage):
 def test_source_code_is_told_apart_by_what_it_covers():
     assert source_code("errors.py") != source_code("configs")
     assert source_code("configs") == source_code("configs")
+
+
+def test_the_code_of_a_plugin_is_told_apart_from_another_s():
+    lenses = {Lens.named("weight_magnitude"), Lens.named("rayleigh_quotient")}
+    assert package_code(lenses) == package_code([Lens.named("weight_magnitude")])
+    assert package_code(lenses) != package_code([Lens])
 
 
 def test_the_git_state_has_no_path():

@@ -118,10 +118,11 @@ def test_the_same_seed_gives_the_same_files(finished, tiny, tmp_path):
     ).read_text()
 
 
-def test_a_run_leaves_the_global_random_state_and_the_figures_alone(tiny, tmp_path):
-    before = torch.get_rng_state()
+def test_a_run_leaves_random_state_threads_and_figures_as_they_were(tiny, tmp_path):
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
     run(tiny(tmp_path / "run", ("sensitivity", None)))
     assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
     assert pyplot.get_fignums() == []
 
 

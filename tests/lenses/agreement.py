@@ -104,9 +104,7 @@ ENTRIES = [
     _rayleigh(spatial="pixels", relative=False),
     _rayleigh(spatial="gap", regularization=0.01),
     Entry("average_redundancy", _of_outputs(_all_pairs), near_zero=INFORMATION),
-    Entry(
-        "average_redundancy", _of_inputs(_all_pairs), {"site": "input"}, near_zero=INFORMATION
-    ),
+    Entry("average_redundancy", _of_inputs(_all_pairs), {"site": "input"}, near_zero=INFORMATION),
     Entry("pairwise_redundancy_gaussian", _of_outputs(_all_pairs), near_zero=INFORMATION),
     Entry(
         "pairwise_redundancy_gaussian",
@@ -125,9 +123,7 @@ ENTRIES = [
         {"reference": "pc1"},
         near_zero=INFORMATION,
     ),
-    Entry(
-        "gaussian_pid_synergy_mmi", _with_targets(information.synergy), near_zero=SYNERGY
-    ),
+    Entry("gaussian_pid_synergy_mmi", _with_targets(information.synergy), near_zero=SYNERGY),
     Entry(
         "synergy_gaussian_mmi",
         _with_targets(information.class_synergy),

@@ -1,1 +1,1 @@
-"""Independent float64 implementations, written from the formulas with NumPy, SciPy, scikit-learn."""
+"""Independent float64 implementations of the formulas: NumPy, SciPy and scikit-learn only."""

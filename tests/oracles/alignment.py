@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from tests.oracles.capture import Array, Captured
-from tests.oracles.rows import group_of, patches, pixels, pooled, windows
+from tests.oracles.rows import group_of, pixels, pooled, windows
 
 
-def quotient(w: Array, seen: Array, relative: bool, regularization: float) -> float:
-    """Return (w' S w + reg w'w) / w'w of one unit, S the covariance of the rows it reads."""
+def quotient(w: Array, covariance: Array, relative: bool, regularization: float) -> float:
+    """Return (w' S w + reg w'w) / w'w of one unit, over the trace if `relative`."""
     if not w.any():
         return 0.0
-    covariance = np.cov(seen, rowvar=False).reshape(len(w), len(w))
     value = (w @ covariance @ w + regularization * (w @ w)) / (w @ w)
     if relative:
         value /= np.trace(covariance) + regularization * len(w)
@@ -29,38 +28,33 @@ def rayleigh_quotient(
 ) -> Array:
     """Return the quotient of every unit; `spatial` says what a convolution's input is."""
     rows = captured.weight if weight is None else weight
-    if spatial == "patchwise" and captured.is_convolution:
-        return _patchwise(captured, rows, relative, regularization)
-    options = {"relative": relative, "regularization": regularization}
+    known: dict[int, list[tuple[Array, float]]] = {}
     values = []
     for channel, w in enumerate(rows):
         group = group_of(captured, channel)
-        if not captured.is_convolution or spatial == "unfold":
-            seen = _group_patches(captured, group)
-        else:
-            maps = captured.inputs[:, group]
-            seen = pixels(maps) if spatial == "pixels" else pooled(maps)
-            w = w.reshape(seen.shape[1], -1).sum(1)
-        values.append(quotient(w, seen, **options))
+        if group.start not in known:
+            known[group.start] = _covariances(captured, group, spatial)
+        covariances, weights = zip(*known[group.start], strict=True)
+        if spatial in ("pixels", "gap"):
+            w = w.reshape(len(covariances[0]), -1).sum(1)
+        each = [quotient(w, covariance, relative, regularization) for covariance in covariances]
+        values.append(np.average(each, weights=weights))
     return np.array(values)
 
 
-def _group_patches(captured: Captured, group: slice) -> Array:
+def _covariances(captured: Captured, group: slice, spatial: str) -> list[tuple[Array, float]]:
+    """Return what a group's units see: one covariance, or one a position with its weight."""
     if not captured.is_convolution:
-        return patches(captured)
+        return [(_covariance(captured.inputs), 1.0)]
+    maps = captured.inputs[:, group]
+    if spatial in ("pixels", "gap"):
+        return [(_covariance(pixels(maps) if spatial == "pixels" else pooled(maps)), 1.0)]
     seen = windows(captured)[:, :, group]
-    return seen.reshape(seen.shape[0] * seen.shape[1], -1)
+    if spatial == "unfold":
+        return [(_covariance(seen.reshape(seen.shape[0] * seen.shape[1], -1)), 1.0)]
+    here = [_covariance(seen[:, p].reshape(len(seen), -1)) for p in range(seen.shape[1])]
+    return [(covariance, float(np.trace(covariance))) for covariance in here]
 
 
-def _patchwise(
-    captured: Captured, rows: Array, relative: bool, regularization: float
-) -> Array:
-    """Mean over positions of the quotient among samples there, weighted by the variance there."""
-    seen = windows(captured)
-    values = []
-    for channel, w in enumerate(rows):
-        own = seen[:, :, group_of(captured, channel)]
-        at = [own[:, p].reshape(len(own), -1) for p in range(own.shape[1])]
-        quotients = [quotient(w, patch, relative, regularization) for patch in at]
-        values.append(np.average(quotients, weights=[p.var(0, ddof=1).sum() for p in at]))
-    return np.array(values)
+def _covariance(rows: Array) -> Array:
+    return np.cov(rows, rowvar=False).reshape(rows.shape[1], rows.shape[1])

@@ -73,10 +73,24 @@ def test_the_sentences_say_what_the_tables_hold():
         f"The most redundant channels are `fc1[1]` (0.4), `{made_up.HOSTILE}[1]` (0.3) and"
         f" `{made_up.HOSTILE}[0]` (0.2), in nat of `average_redundancy`; the median channel has"
         " 0.25.",
-        f"Dead on every row: `fc1[0]`, `{made_up.HOSTILE}[1]`.",
+        f"Dead (0 on every row measured): `fc1[0]` and `{made_up.HOSTILE}[1]`.",
         "`activation_sparsity` and `mag` rank channels most alike (0.75); `average_redundancy` and"
         " `mag` most oppositely (−0.50).",
     ]
+
+
+def test_a_channel_that_the_loss_never_depends_on_is_dead_too():
+    channels = made_up.evidence().channels.assign(taylor_saliency=[0.0, 0.0, 0.1, 0.1])
+    found = find(made_up.evidence(channels=channels))
+    assert (
+        "Dead (on no row measured does the loss depend on them): `fc1[0]`, `fc1[1]` and"
+        f" `{made_up.HOSTILE}[1]`." in found.sentences
+    )
+    many = pd.concat([channels] * 3, ignore_index=True)
+    found = find(made_up.evidence(channels=many))
+    assert any("6 of 6 in `fc1` and 3 of 6 in" in sentence for sentence in found.sentences)
+    alive = channels.assign(taylor_saliency=0.1, activation_sparsity=0.0)
+    assert "No channel is dead." in find(made_up.evidence(channels=alive)).sentences
 
 
 def test_a_score_that_points_the_wrong_way_is_named():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from nodelens.model.layers import describe
 from nodelens.statistics import (
     ActivationGradient,
     Constant,
-    Extremes,
     Histogram,
     Moments,
     NearZero,
@@ -145,21 +145,13 @@ def _flat(tensor: Tensor | None) -> Tensor | None:
 def cut(sample: Sample, ends: Sequence[int]) -> list[Sample]:
     """The sample in pieces of its samples, cut before `ends`."""
     bounds = [0, *sorted(ends), len(sample.values)]
-    pieces = zip(bounds[:-1], bounds[1:], strict=True)
 
-    def piece(start: int, end: int) -> Callable[[Tensor | None], Tensor | None]:
-        return lambda tensor: None if tensor is None else tensor[start:end]
+    def piece(start: int, end: int) -> dict[str, Any]:
+        names = ("values", "gradient", "targets", "inputs")
+        given = {name: getattr(sample, name) for name in names}
+        return {name: t[start:end] for name, t in given.items() if t is not None}
 
-    return [
-        replace(
-            sample,
-            **{
-                name: piece(start, end)(getattr(sample, name))
-                for name in ("values", "gradient", "targets", "inputs")
-            },
-        )
-        for start, end in pieces
-    ]
+    return [replace(sample, **piece(start, end)) for start, end in pairwise(bounds)]
 
 
 def merged(kind: Kind, *samples: Sample) -> Any:

@@ -25,7 +25,7 @@ def spread_targets(sample) -> np.ndarray:
 
 
 @LAYOUTS
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(seed=SEEDS, rows=st.integers(2, 40), shift=SHIFTS)
 def test_covariance_is_that_of_numpy(layout, seed, rows, shift):
     sample = stream(layout, rows, seed=seed, shift=shift)
@@ -45,7 +45,7 @@ def test_both_ways_of_multiplying_maps_agree(monkeypatch):
 
 
 @LAYOUTS
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(seed=SEEDS, rows=st.integers(2, 40), shift=SHIFTS)
 def test_cross_moments_with_numbers_are_those_of_numpy(layout, seed, rows, shift):
     sample = stream(layout, rows, seed=seed, shift=shift, targets="numeric")
@@ -53,7 +53,7 @@ def test_cross_moments_with_numbers_are_those_of_numpy(layout, seed, rows, shift
 
 
 @LAYOUTS
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(seed=SEEDS, rows=st.integers(2, 40), shift=SHIFTS)
 def test_cross_moments_with_classes_are_those_of_one_hot_rows(layout, seed, rows, shift):
     sample = stream(layout, rows, seed=seed, shift=shift)
@@ -86,7 +86,7 @@ def test_a_class_that_comes_late_adds_zeros_to_what_came_before(statistic):
 
 
 @LAYOUTS
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(seed=SEEDS, rows=st.integers(1, 40), shift=SHIFTS)
 def test_class_moments_are_those_of_each_class_alone(layout, seed, rows, shift):
     sample = stream(layout, rows, seed=seed, shift=shift)

@@ -25,7 +25,7 @@ def gradient_rows(sample: Sample) -> np.ndarray:
 
 
 @LAYOUTS
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(seed=SEEDS, rows=st.integers(1, 30))
 def test_products_are_those_of_numpy(layout, seed, rows):
     sample = stream(layout, rows, seed=seed, shift=2.0)

@@ -18,8 +18,8 @@ from tests.statistics.streams import (
     Kind,
     assert_same,
     cut,
-    merged,
     mergeable_classes,
+    merged,
     sample_for,
     stream,
 )
@@ -28,7 +28,7 @@ EVERY_STATISTIC = pytest.mark.parametrize("kind", KINDS, ids=str)
 SEEDS = st.integers(0, 2**31 - 1)
 SHIFTS = st.sampled_from([0.0, 1e4])
 ROWS = st.integers(2, 40)
-FEW = settings(max_examples=15)
+FEW = settings(max_examples=8)
 
 
 def ends(fractions: list[float], rows: int) -> list[int]:

@@ -1,0 +1,120 @@
+"""Lenses on the tokens of language models, ragged and padded, against the oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nodelens import CompositeLens, Lens
+from tests.lenses.agreement import ENTRIES
+from tests.model.families import bert, down_projections, language_model, plain, text
+from tests.oracles.capture import Plain, capture
+from tests.oracles.gradient import scar
+from tests.oracles.information import about_targets
+
+# What needs a target, or spreads over maps only.
+TOKENS = [
+    entry
+    for entry in ENTRIES
+    if "synergy" not in entry.lens
+    and "spatial" not in entry.options
+    and entry.options.get("reference", "pc1") == "pc1"
+    and (entry.lens != "mutual_information_gaussian" or entry.options)
+]
+SCAR = [
+    "scar_activation_power",
+    "scar_taylor",
+    "scar_curvature",
+    "scar_loss_proxy",
+    "scar_loss_proxy_factored",
+]
+BATCHES = [[9, 6, 9, 4], [5, 7]]
+RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-9}
+
+
+@pytest.mark.parametrize("dtype", RELATIVE, ids=str)
+@pytest.mark.parametrize("family", ["GPT-2", "OPT"])
+def test_every_layer_of_a_language_model_agrees_with_the_oracle(family: str, dtype: torch.dtype):
+    model = language_model(family, dtype)
+    batches = [text(lengths, seed=n) for n, lengths in enumerate(BATCHES)]
+    composite = CompositeLens([entry.make() for entry in TOKENS])
+    result = composite.run(model, batches, progress=False)
+    # The head's row for the padding token is all zeros, which is no case for an oracle.
+    names = [name for name in result if name != "lm_head"]
+    seen = capture(model, [plain(batch) for batch in batches], names)
+    assert len(seen) == {"GPT-2": 8, "OPT": 12}[family]
+    for entry, label in zip(TOKENS, composite.labels, strict=True):
+        for name, captured in seen.items():
+            np.testing.assert_allclose(
+                result[name][label],
+                entry.oracle(captured),
+                rtol=RELATIVE[dtype],
+                atol=max(entry.near_zero, 1e-7) if dtype is torch.float32 else 1e-11,
+                err_msg=f"{entry}, layer {name}",
+            )
+    assert set(result.rows.values()) == {sum(map(sum, BATCHES))}
+
+
+@pytest.mark.parametrize("dtype", RELATIVE, ids=str)
+@pytest.mark.parametrize(
+    ("family", "side"),
+    [
+        ("Llama", "right"),
+        ("Llama", "left"),
+        ("OPT", "right"),
+        ("OPT", "left"),
+        ("Phi-3", "left"),
+        ("GPT-2", "right"),
+    ],
+)
+def test_scar_scores_of_a_language_model_agree_with_the_oracle(
+    family: str, side: str, dtype: torch.dtype
+):
+    model = language_model(family, dtype)
+    batches = [text(lengths, side=side, seed=n) for n, lengths in enumerate(BATCHES)]
+    lens = CompositeLens([Lens.from_name(name) for name in SCAR])
+    result = lens.run(model, batches, progress=False)
+    assert list(result) == down_projections(family)
+    seen = capture(model, [plain(batch) for batch in batches], list(result))
+    for name, captured in seen.items():
+        assert len(captured.inputs) == result.rows[name] == sum(map(sum, BATCHES))
+        expected = scar(captured.inputs, captured.input_gradients)
+        for score, values in expected.items():
+            rtol = RELATIVE[dtype]
+            np.testing.assert_allclose(result[name][score], values, rtol=rtol, err_msg=score)
+
+
+def test_scar_scores_on_paper():
+    """With the sum of outputs as the loss, the gradient at a unit is its column sum."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    x = torch.randn(50, 3)
+    units = model[1](model[0](x)).detach().double()
+    slope = model[2].weight.detach().double().sum(0)
+    lens = CompositeLens([Lens.from_name(name) for name in SCAR])
+    scores = lens.analyse(model, (x, {"loss": lambda output, _: output.sum()}))["2"]
+    power = units.square().mean(0)
+    expected = [
+        power,
+        (units * slope).abs().mean(0),
+        slope.square(),
+        0.5 * power * slope.square(),
+        0.5 * power * slope.square(),
+    ]
+    for name, values in zip(SCAR, expected, strict=True):
+        torch.testing.assert_close(scores[name], values, rtol=1e-5, atol=0)
+
+
+def test_token_labels_are_targets_where_they_are_given():
+    model = bert("BertForTokenClassification", num_labels=3)
+    batch = text([9, 6, 9, 4, 8, 7])
+    labels = torch.randint(0, 3, batch["input_ids"].shape)
+    labels[::2, 1] = -100
+    result = Lens.from_name("mi_gaussian").analyse(model, {**batch, "labels": labels})
+    mask = batch["attention_mask"].bool() & (labels != -100)
+    seen = capture(model, [Plain(kwargs=batch, mask=mask)])
+    for name, captured in seen.items():
+        expected = about_targets(captured.outputs, labels[mask].numpy())
+        scores = result[name]["mutual_information_gaussian"]
+        np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-7, err_msg=name)
+        assert result.rows[name] == int(mask.sum())
