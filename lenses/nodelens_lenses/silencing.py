@@ -17,7 +17,7 @@ from nodelens.statistics import Mean
 
 __all__ = ["Ablation"]
 
-_UNITS = {"loss": "loss", "accuracy": "fraction of rows", "output_change": "1"}
+_UNITS = {"loss": "loss", "accuracy": "fraction of rows", "output": "1"}
 
 
 @Lens.register("ablation")
@@ -108,9 +108,7 @@ class Ablation(Lens):
         return {"model": scores}
 
     def score_units(self, score: str) -> tuple[str, int]:
-        return _UNITS[score.removesuffix("_ablated").removesuffix("_change")] if (
-            score != "output_change"
-        ) else "1", 0
+        return _UNITS[score.partition("_")[0]], 0
 
 
 def _difference(dense: Any, changed: Any) -> dict[str, Mean]:

@@ -27,9 +27,11 @@ def channel_mean(x: Tensor) -> Tensor:
         return channel_sum(x)
     mean = channel_sum(x) / (x.numel() // x.shape[1])
     first = x[0] if x.ndim == 2 else x[0, :, 0]
+    rounding = _ROUNDING * torch.finfo(x.dtype).eps
+    if float(torch.sub(mean, first).div_(mean).abs_().min()) > rounding:
+        return mean
     gap = (mean - first).abs()
-    near = (gap > 0) & (gap <= _ROUNDING * torch.finfo(x.dtype).eps * first.abs())
-    suspects = near.nonzero().flatten()
+    suspects = ((gap > 0) & (gap <= rounding * first.abs())).nonzero().flatten()
     if len(suspects):
         constant = suspects[_constant(x[:, suspects])]
         mean[constant] = first[constant]

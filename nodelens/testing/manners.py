@@ -177,10 +177,11 @@ def _structure(model: nn.Module) -> dict[str, Any]:
 
 
 def _generators() -> dict[str, Any]:
+    mersenne = numpy.random.get_state(legacy=False)["state"]  # noqa: NPY002 (only looked at)
     return {
         "torch's generator": torch.get_rng_state().tolist(),
         "Python's generator": random.getstate(),
-        "NumPy's generator": str(numpy.random.get_state()),  # noqa: NPY002 (only looked at)
+        "NumPy's generator": (mersenne["key"].tobytes(), mersenne["pos"]),
         "gradient mode": torch.is_grad_enabled(),
         "the default type": torch.get_default_dtype(),
     }

@@ -105,6 +105,30 @@ def test_scar_scores_on_paper():
         torch.testing.assert_close(scores[name], values, rtol=1e-5, atol=0)
 
 
+class Leaking(torch.nn.Module):
+    """A block whose units are used a second time, beside the down projection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = torch.nn.Linear(3, 8)
+        self.down = torch.nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        units = torch.tanh(self.up(x))
+        return self.down(units), units
+
+
+def test_the_gradient_of_a_unit_is_that_through_its_down_projection_alone():
+    model, x = Leaking(), torch.randn(20, 3)
+    loss = {"loss": lambda output, _: output[0].sum() + 100 * output[1].sum()}
+    expected = model.down.weight.detach().double().sum(0).square()
+    curvature = Lens.from_name("scar_curvature")
+    # A lens that reads a gradient further up makes the units themselves part of the graph.
+    for lens in (curvature, CompositeLens([curvature, Lens.from_name("taylor_saliency")])):
+        scores = lens.analyse(model, (x, loss))["down"]["scar_curvature"]
+        torch.testing.assert_close(scores, expected, rtol=1e-5, atol=0)
+
+
 def test_token_labels_are_targets_where_they_are_given():
     model = bert("BertForTokenClassification", num_labels=3)
     batch = text([9, 6, 9, 4, 8, 7])
