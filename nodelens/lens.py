@@ -401,7 +401,7 @@ class Lens(ABC):
 
 
 def _check_stream(batches: Any) -> None:
-    if isinstance(batches, (Tensor, Mapping, str, tuple)):
+    if isinstance(batches, (Tensor, Mapping, str)):
         raise InvalidValueError(
             f"one batch (a {type(batches).__name__}) was given where a stream of batches is "
             "expected: use analyse(model, batch), or give [batch]"

@@ -54,7 +54,7 @@ def analyse(name: str, batch: Any, **options: Any) -> Attempt:
 
 
 def run(name: str, *batches: Any, **options: Any) -> Attempt:
-    return lambda model: Lens.from_name(name).run(model, batches, progress=False, **options)
+    return lambda model: Lens.from_name(name).run(model, [*batches], progress=False, **options)
 
 
 def make(name: str, **options: Any) -> Attempt:

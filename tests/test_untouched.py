@@ -74,6 +74,40 @@ def test_every_way_in_leaves_the_model_as_it_was(action):
         action(model, batch)
 
 
+class Noisy(nn.Module):
+    """Draws from torch's global generator whenever it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = nn.Linear(84, 6)
+        self.twice = nn.Linear(6, 5)
+        self.output = nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.grouped(x.flatten(1))
+        logits: Tensor = self.output(self.twice(x + torch.rand_like(x)))
+        return logits
+
+
+@EVERY_ACTION
+def test_a_model_that_draws_random_numbers_leaves_the_generator_as_it_was(action):
+    model, batch = Noisy(), IMAGES.batch()
+    with _unchanged(model, batch):
+        action(model, batch)
+
+
+@pytest.mark.parametrize("name", ["taylor_saliency", "gradient_alignment"])
+def test_gradient_lenses_compute_no_gradient_of_a_parameter(name):
+    model, batch, trained = IMAGES.model(), IMAGES.batch(), []
+    model.head.register_forward_hook(
+        lambda *_: trained.append([p.requires_grad for p in model.parameters()])
+    )
+    for parameter in model.parameters():
+        parameter.register_hook(lambda gradient: trained.append("a gradient was computed"))
+    Lens.from_name(name).run(model, [batch] * 2, progress=False)
+    assert trained[1:] == [[False] * len(list(model.parameters()))] * 2
+
+
 @EVERY_ACTION
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_model_that_fails_half_way_is_left_as_it_was(action, error):

@@ -85,11 +85,13 @@ def explained_variance(cross: Tensor, m2: Tensor, target_m2: Tensor) -> Tensor:
     """Return the squared multiple correlation of every channel with the targets, `(channels,)`.
 
     `cross` is `(channels, targets)`, `m2` `(channels,)`, `target_m2` `(targets, targets)`, sums of
-    products of deviations. Directions without variance (one-hot columns sum to one) are left out.
+    products of deviations. Directions without variance (one-hot columns sum to one) are left out,
+    whatever units the targets are in.
     """
-    values, vectors = torch.linalg.eigh(target_m2)
+    spread = target_m2.diagonal().clamp(min=0).sqrt()
+    values, vectors = torch.linalg.eigh(ratio(target_m2, torch.outer(spread, spread)))
     kept = values > values.abs().max() * len(values) * torch.finfo(values.dtype).eps * 16
-    along = (cross @ vectors[:, kept]).square() / values[kept]
+    along = (ratio(cross, spread) @ vectors[:, kept]).square() / values[kept]
     return ratio(along.sum(1), m2).clamp_(0, 1)
 
 

@@ -32,7 +32,8 @@ _HOOKS = (
 def untouched_model(trial: Trial) -> None:
     """The user's model, batches and generators are left as they were."""
     model, parts = _lived_in(trial.model()), trial.parts(7, 5)
-    lens, options = trial.lens(model)
+    # Made for a twin: this model is met for the first time by the run.
+    lens, options = trial.lens(trial.model())
     with _unchanged(model, parts):
         lens.run(model, parts, progress=False, **options)
         lens.analyse(model, parts[0], **options)
@@ -41,7 +42,7 @@ def untouched_model(trial: Trial) -> None:
 def untouched_after_a_failure(trial: Trial) -> None:
     """The user's model is left as it was when the lens, or the model itself, fails half-way."""
     model, parts = _lived_in(trial.model()), trial.parts(7, 5)
-    lens, options = trial.lens(model)
+    lens, options = trial.lens(trial.model())
     for place in ("_intervene", "_conclude", "_trace"):
         with (
             _unchanged(model, parts),

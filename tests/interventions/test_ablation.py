@@ -53,7 +53,7 @@ def test_the_units_of_an_ablation():
         network(), batches(), progress=False
     )
     assert result.units["accuracy"] == "fraction of rows" and result.units["output_change"] == "1"
-    assert result.units["loss_change"] == result.units["loss"] == "nat"
+    assert result.units["loss_change"] == result.units["loss"] == "loss"
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,17 @@ def test_copies_of_one_channel_have_no_synergy():
     assert numeric.abs().max() < 1e-9 and classes.abs().max() < 1e-9
 
 
+def test_information_does_not_depend_on_the_units_of_a_target():
+    a, b, noise = white(3).unbind(1)
+    outputs = torch.stack([a + b + noise, a - 2 * noise], 1)
+    targets = torch.stack([a, b, a + b], 1)
+    for name in ("mi_gaussian", "gaussian_pid_synergy_mmi"):
+        expected = get_metric(name).compute(outputs=outputs, targets=targets)
+        moved = targets * torch.tensor([1e-9, 1.0, 1e9]) + torch.tensor([0.0, -3.0, 1e9])
+        found = get_metric(name).compute(outputs=outputs, targets=moved)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
 def test_information_does_not_depend_on_the_units_of_a_channel():
     _, outputs = planted_correlations()
     targets = torch.randint(0, 3, (ROWS,))
