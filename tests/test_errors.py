@@ -136,6 +136,12 @@ SHAPES: list[tuple[Attempt, str]] = [
         r"lens 'mutual_information_gaussian', batch 1: targets of shape \(7,\) for a batch of 20",
     ),
     (
+        lambda _: Lens.from_name("mi_gaussian").analyse(
+            nn.Conv2d(3, 4, 1), (torch.randn(9, 3, 5, 5), torch.zeros(9, 5, 5).long())
+        ),
+        r"layer 'model' has 9 rows for targets of shape \(9, 5, 5\), expected one target",
+    ),
+    (
         analyse("delta_alignment", x(), initial_weights={"0.weight": torch.zeros(3, 3)}),
         r"initial weight of layer '0' has rows \(3, 3\), expected \(6, 4\)",
     ),

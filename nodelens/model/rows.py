@@ -48,7 +48,7 @@ def row_targets(targets: Tensor | None, rows: int, layer: Layer) -> Tensor:
             "give batches as (inputs, targets)"
         )
     samples = len(targets)
-    if rows == samples:
+    if rows == samples and targets.ndim <= 2:
         spread = targets
     elif not targets.is_floating_point() and targets.ndim > 1 and targets.numel() == rows:
         spread = targets.flatten()
@@ -56,7 +56,8 @@ def row_targets(targets: Tensor | None, rows: int, layer: Layer) -> Tensor:
         spread = targets.repeat_interleave(rows // samples, dim=0)
     else:
         raise ShapeError(
-            f"layer {layer.name!r} has {rows} rows for targets of shape {tuple(targets.shape)}"
+            f"layer {layer.name!r} has {rows} rows for targets of shape {tuple(targets.shape)}, "
+            "expected one target, or one vector of numbers, a sample"
         )
     return spread.squeeze(1) if spread.ndim == 2 and spread.shape[1] == 1 else spread
 

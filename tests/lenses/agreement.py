@@ -18,12 +18,13 @@ Oracle = Callable[[Captured], Array]
 # Where a score may be near zero, 1e-5 of it is less than float32 activations can tell. A
 # correlation of them is good to some 1e-7, taken here as 1e-6; rho^2 / 2, the information of a weak
 # one, then to rho * 1e-6, which is below 1e-7 as long as 1e-5 relative is the smaller bound.
-CORRELATION = 1e-6
 INFORMATION = 1e-7
 # A difference of two informations of up to a nat, each good to 1e-5 relative at worst 1e-6.
 SYNERGY = 1e-6
-# The fourth moment over the squared second, good to 1e-6, less 3.
-KURTOSIS = 5e-6
+# Three is subtracted from what is good to 1e-5 of itself.
+KURTOSIS = 3e-5
+# A weight's update is a sum that cancels, good to 1e-6 of its largest terms; a row has few of them.
+CORRELATION = 5e-6
 # Means of values of about 1 (activations) and 1e-2 (activation times gradient) that cancel.
 MEAN = 1e-6
 PRODUCT = 1e-8
