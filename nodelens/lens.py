@@ -391,7 +391,8 @@ class Lens(ABC):
 
     def spec(self) -> dict[str, Any]:
         """Return the name and hyperparameters as plain data, to make the lens again from."""
-        plain = {k: v for k, v in self.params.items() if _is_plain(v)}
+        # As they come back from a file: a tuple and a list of layers are the same.
+        plain = {k: json.loads(json.dumps(v)) for k, v in self.params.items() if _is_plain(v)}
         return {"name": self.name, "params": plain, "complete": plain.keys() == self.params.keys()}
 
     @classmethod

@@ -135,6 +135,17 @@ def test_a_file_of_another_lens_is_refused(tmp_path: Path):
         run(batches(), resume=tmp_path / "s")
 
 
+@pytest.mark.parametrize("layers", [("stem", "head"), ["stem", "head"], "stem", None])
+def test_options_written_in_another_way_are_the_same_lens(tmp_path: Path, layers: Any):
+    def made() -> Lens:
+        return CompositeLens([Lens.from_name("activation_mean", layers=layers)])
+
+    first = made().run(IMAGES.model(), batches(2), progress=False, resume=tmp_path / "s")
+    again = made().run(IMAGES.model(), batches(2), progress=False, resume=tmp_path / "s")
+    assert_equal(again, first)
+    Aggregator.load(tmp_path / "s", lens=made()).merge(Aggregator.load(tmp_path / "s"))
+
+
 @pytest.mark.parametrize("content", [b"", b"no tensors", b"\xff" * 64])
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes):
     path = tmp_path / "s"

@@ -53,6 +53,13 @@ class Batch:
                 return int(value.shape[0])
         return 1
 
+    def axes(self) -> tuple[int, int] | None:
+        """Return the lengths of the first two axes of the first input that has two."""
+        for value in (*self.args, *self.kwargs.values()):
+            if isinstance(value, Tensor) and value.ndim > 1:
+                return int(value.shape[0]), int(value.shape[1])
+        return None
+
 
 def _move(value: Any, device: torch.device) -> Any:
     return value.to(device) if isinstance(value, Tensor) else value

@@ -15,6 +15,7 @@ from nodelens.model.layers import Layer, canonical, check_finite, first_tensor
 from nodelens.model.loss import Prediction, aligned_targets
 from nodelens.model.route import Route
 from nodelens.model.rows import counted_rows, labelled_rows, row_targets
+from nodelens.model.session import full_precision
 from nodelens.model.views import look, viewed_weights
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.statistics import Sample, Statistic
@@ -121,15 +122,15 @@ def gather(wrapper: ModelWrapper, batch: Batch, plan: Plan) -> Gathering:
         with wrapper.visit(visit.number):
             envoy = wrapper.envoy(name)
             if visit.site == "output" and name in plan.inputs_for_outputs:
-                inputs[name] = canonical(envoy.input, layer, "input").detach()
+                inputs[name] = canonical(envoy.input, layer, "input", batch.axes()).detach()
             raw = envoy.input if visit.site == "input" else envoy.output
             if visit.needs_gradient:
                 raw = _kept(raw, envoy, visit.site)
-        values = canonical(raw, layer, visit.site)
+        values = canonical(raw, layer, visit.site, batch.axes())
         source = inputs.pop(name, None)
         if visit.needs_gradient:
             gathering.kept.append((visit, raw, source))
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(values.device):
             _measure(gathering, wrapper, batch, visit, values.detach(), None, source)
     if plan.gradients:
         gathering.outputs = wrapper.nnsight.output
@@ -170,11 +171,12 @@ def measure_gradients(
     """Differentiate the loss by every kept tensor and measure what needed the gradient."""
     kept, gathering.kept, gathering.outputs = gathering.kept, [], None
     tensors = [tensor for _, tensor, _ in kept]
-    gradients = torch.autograd.grad(prediction.loss, tensors, materialize_grads=True)
-    with torch.no_grad():
+    with full_precision(prediction.loss.device):
+        gradients = torch.autograd.grad(prediction.loss, tensors, materialize_grads=True)
+    with torch.no_grad(), full_precision(prediction.loss.device):
         for (visit, tensor, source), gradient in zip(kept, gradients, strict=True):
-            values = canonical(tensor.detach(), visit.layer, visit.site)
-            slope = canonical(gradient, visit.layer, visit.site)
+            values = canonical(tensor.detach(), visit.layer, visit.site, batch.axes())
+            slope = canonical(gradient, visit.layer, visit.site, batch.axes())
             check_finite(slope, visit.layer.name, f"{visit.site}'s gradient")
             _measure(gathering, wrapper, batch, visit, values, slope, source, prediction.terms)
 
@@ -182,7 +184,7 @@ def measure_gradients(
 def check_kept(gathering: Gathering, batch: Batch) -> None:
     """Raise NonFiniteError at the first kept tensor that is not finite: where a bad loss began."""
     for visit, tensor, _ in gathering.kept:
-        values = canonical(tensor.detach(), visit.layer, visit.site)
+        values = canonical(tensor.detach(), visit.layer, visit.site, batch.axes())
         counted = counted_rows(values, batch, visit.layer)
         check_finite(values if counted is None else values[counted], visit.layer.name, visit.site)
 

@@ -125,11 +125,12 @@ def first_tensor(value: Any) -> Tensor | None:
     return None
 
 
-def canonical(value: Any, layer: Layer, site: str) -> Tensor:
+def canonical(value: Any, layer: Layer, site: str, axes: tuple[int, int] | None = None) -> Tensor:
     """Return what a layer takes or gives, channels on axis 1 and batch or rows on axis 0.
 
     `(rows, channels)` for linear layers, every leading axis being rows; `(batch, channels, *space)`
-    for convolutions, with a batch of one put in front of a single map.
+    for convolutions, with a batch of one put in front of a single map. `axes` are the batch's
+    `(samples, tokens)`: rows of a model that works tokens first are brought in that order.
     """
     tensor = first_tensor(value)
     channels = layer.channels if site == "output" else layer.inputs
@@ -138,6 +139,8 @@ def canonical(value: Any, layer: Layer, site: str) -> Tensor:
             f"layer {layer.name!r} has no tensor as its {site}: {type(value).__name__}"
         )
     if layer.window is None:
+        if axes is not None and tensor.ndim > 2 and axes[0] != axes[1]:
+            tensor = tensor.transpose(0, 1) if tuple(tensor.shape[:2]) == axes[::-1] else tensor
         rows = tensor.reshape(-1, tensor.shape[-1]) if tensor.ndim else tensor.reshape(1, 1)
     else:
         rows = tensor if tensor.ndim == len(layer.window.kernel) + 2 else tensor.unsqueeze(0)

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-__all__ = ["untouched"]
+__all__ = ["full_precision", "untouched"]
 
 _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
@@ -34,6 +34,16 @@ def untouched(module: nn.Module, *, gradients: bool = False) -> Iterator[None]:
         torch.inference_mode(torch.is_inference_mode_enabled() and not gradients),
         torch.set_grad_enabled(gradients),
     ):
+        yield
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Hold off the caller's autocast, which would multiply statistics in half precision."""
+    if not torch.is_autocast_enabled(device.type):
+        yield
+        return
+    with torch.autocast(device.type, enabled=False):
         yield
 
 

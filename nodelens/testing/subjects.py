@@ -106,7 +106,8 @@ class _Attention(nn.Module):
             for layer in (self.query, self.key, self.value)
         )
         weights = q @ k.mT / q.shape[-1] ** 0.5
-        weights = weights.masked_fill(~mask[:, None, None, :], torch.finfo(x.dtype).min).softmax(-1)
+        lowest = torch.finfo(weights.dtype).min
+        weights = weights.masked_fill(~mask[:, None, None, :], lowest).softmax(-1)
         return self.output((weights @ v).transpose(1, 2).flatten(2)), weights
 
 

@@ -1,0 +1,63 @@
+"""Scores do not depend on the order in which a model lays out its axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nodelens import Lens
+from nodelens.testing import lens_names
+from nodelens.testing.subjects import TOKENS, Subject, TokenNetwork, padded
+from nodelens.testing.trial import Trial, assert_close
+
+
+class TokensFirst(nn.Module):
+    """Runs a module on `(tokens, batch, width)`, as PyTorch's own transformers do by default."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.module(x.transpose(0, 1))
+        return made.transpose(0, 1)
+
+
+class TokensFirstNetwork(TokenNetwork):
+    def __init__(self) -> None:
+        super().__init__()
+        self.feed_forward = TokensFirst(self.feed_forward)  # type: ignore[assignment]
+
+
+class Flattened(TokensFirst):
+    """Runs a module on `(batch * tokens, width)`, as some language models do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.module(x.flatten(0, 1))
+        return made.unflatten(0, x.shape[:2])
+
+
+class FlattenedNetwork(TokenNetwork):
+    def __init__(self) -> None:
+        super().__init__()
+        self.feed_forward = Flattened(self.feed_forward)  # type: ignore[assignment]
+
+
+def scores(trial: Trial, batch: Any) -> Any:
+    from nodelens import LensResult
+
+    found = trial.run([batch], trial.model(torch.float64))
+    return LensResult({layer.replace(".module", ""): named for layer, named in found.items()})
+
+
+@pytest.mark.parametrize("name", [n for n in lens_names() if not Lens.named(n).edits])
+@pytest.mark.parametrize("network", [TokensFirstNetwork, FlattenedNetwork])
+def test_the_order_of_axes_inside_a_model_changes_no_score(name: str, network: type[nn.Module]):
+    expected = Trial(name, TOKENS)
+    other = Trial(name, Subject(network.__name__, network, TOKENS.inputs))
+    batch = expected.batch(5)
+    for given in (batch, padded(batch, (3, 6, 2, 5, 4), "left")):
+        assert_close(scores(other, given), scores(expected, given), 1e-9)
