@@ -60,23 +60,11 @@ class QuantileSketch(Statistic):
                 f"sketches of {tuple(other.counts.shape)} and {tuple(self.counts.shape)} counters"
             )
         top = torch.maximum(self.top, other.top)
-        self.counts = self._raised(top)
-        self.counts += other._raised(top)
+        _move_down(self.counts, self.counts, top - self.top)
+        self.counts += other.counts
+        _move_down(self.counts, other.counts, top - other.top)
         self.top = top
         self.rows += other.rows
-
-    def _raised(self, top: Tensor) -> Tensor:
-        """The counts once the highest bin is `top`: all move down, the lowest collect."""
-        drop = top - self.top
-        moved = drop.nonzero().flatten()
-        if not len(moved):
-            return self.counts
-        size = self.counts.shape[1]
-        index = (torch.arange(size, device=top.device) - drop[moved, None]).clamp_(min=0)
-        before = self.counts[moved]
-        return self.counts.index_copy(
-            0, moved, torch.zeros_like(before).scatter_add_(1, index, before)
-        )
 
     def quantile(self, q: float) -> Tensor:
         """Return the q-quantile of the absolute values, shape `(channels,)`, in activation units.
@@ -139,3 +127,15 @@ class Histogram(Statistic):
 def _bin_edge(number: Tensor) -> Tensor:
     bits = (number << _SHIFT).to(torch.int32)
     return bits.view(torch.float32).double()
+
+
+def _move_down(counts: Tensor, part: Tensor, drop: Tensor) -> None:
+    """Move what `part` holds in `counts` down by `drop` bins a channel; the lowest bin collects."""
+    # Few channels set a new record in a batch, so only their rows are touched.
+    moved = drop.nonzero().flatten()
+    if not len(moved):
+        return
+    before = part[moved]
+    index = (torch.arange(counts.shape[1], device=counts.device) - drop[moved, None]).clamp_(min=0)
+    after = torch.zeros_like(before).scatter_add_(1, index, before)
+    counts[moved] += after - before
