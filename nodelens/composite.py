@@ -10,11 +10,12 @@ from torch import Tensor
 
 from nodelens.data import Batch
 from nodelens.errors import IncompatibleModelError, InvalidValueError, UnknownNameError
-from nodelens.lens import Lens, Stream
+from nodelens.lens import Lens
 from nodelens.model.gather import Measured
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.reading import ReadingLens
 from nodelens.registry import LENSES
+from nodelens.stream import Stream
 
 __all__ = ["CompositeLens"]
 

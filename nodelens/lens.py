@@ -6,7 +6,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 
 from nodelens.aggregator import Aggregator
-from nodelens.data import BATCH_OPTIONS, Batch
+from nodelens.data import Batch
 from nodelens.errors import (
     IncompatibleModelError,
     InvalidValueError,
-    LayerNotReachedError,
-    NodeLensError,
     UnknownOptionError,
     nearest,
 )
@@ -30,26 +28,11 @@ from nodelens.progress import Progress, watched
 from nodelens.registry import LENSES
 from nodelens.result import LensResult
 from nodelens.statistics.read import Read
+from nodelens.stream import Stream, as_one, check_batches, keywords
 
-__all__ = ["Lens", "Stream"]
+__all__ = ["Lens"]
 
 L = TypeVar("L", bound="type[Lens]")
-
-
-@dataclass
-class Stream:
-    """One run over batches: the options it was given, and what its first batch settled."""
-
-    model: ModelWrapper
-    batch_options: Mapping[str, Any] = field(default_factory=dict)
-    own_options: Mapping[str, Any] = field(default_factory=dict)
-    settled: dict[str, Any] = field(default_factory=dict)
-
-    def once(self, key: str, make: Callable[[], Any]) -> Any:
-        """Return what `make` made the first time it was asked for."""
-        if key not in self.settled:
-            self.settled[key] = make()
-        return self.settled[key]
 
 
 class Lens(ABC):
@@ -251,7 +234,7 @@ class Lens(ABC):
         `(inputs, {options})`); several are the model's positional inputs.
         """
         aggregator = self.aggregator()
-        for statistics in self.analyse_batched(model, [_as_one(inputs)], **kwargs):
+        for statistics in self.analyse_batched(model, [as_one(inputs)], **kwargs):
             aggregator.update(statistics)
         return aggregator.result()
 
@@ -259,73 +242,20 @@ class Lens(ABC):
         self, model: Any, batches: Iterable[Any], **kwargs: Any
     ) -> Iterator[dict[str, Any]]:
         """Yield one dict of mergeable statistics a batch, `{layer: {read: statistic}}`."""
-        _check_stream(batches)
-        stream = self._open(model, kwargs)
+        check_batches(batches)
+        stream = Stream.open(self, model, kwargs)
         with torch.random.fork_rng(devices=[]):
             # A DataLoader draws a seed from torch's global generator when iteration starts.
             iterator = iter(batches)
-        return self._stream(stream, iterator)
-
-    def _stream(
-        self, stream: Stream, batches: Iterator[Any], first: int = 0
-    ) -> Iterator[dict[str, Any]]:
-        for number, given in enumerate(batches, first):
-            try:
-                yield self._one(stream, given)
-            except NodeLensError as error:
-                error.within(f"lens {self.name!r}, batch {number}")
-                raise
-
-    def _open(self, model: Any, options: Mapping[str, Any]) -> Stream:
-        prepared = self.prepare_options()
-        own = self.intervene_options()
-        valid = [*sorted(prepared | own), *BATCH_OPTIONS]
-        for name in options:
-            if name not in valid:
-                near = nearest(name, [*valid, *(_keywords(Lens.run) - {name})])
-                raise UnknownOptionError(
-                    f"lens {self.name!r} has no option {name!r} for a run{near}; "
-                    f"expected {', '.join(valid)}"
-                )
-        try:
-            wrapper = self.prepare(model, **{k: v for k, v in options.items() if k in prepared})
-        except NodeLensError as error:
-            error.within(f"lens {self.name!r}")
-            raise
-        return Stream(
-            wrapper,
-            {k: v for k, v in options.items() if k in BATCH_OPTIONS},
-            {k: v for k, v in options.items() if k in own},
-        )
+        return stream.measured(iterator)
 
     def prepare_options(self) -> set[str]:
         """Return the options of a run that go to `prepare`."""
-        return _keywords(type(self).prepare)
+        return keywords(type(self).prepare)
 
     def intervene_options(self) -> set[str]:
         """Return the options of a run that go to `_intervene`."""
-        return _keywords(type(self)._intervene) - {"batch", "stream"}
-
-    def _one(self, stream: Stream, given: Any) -> Measured:
-        model = stream.model
-        batch = model.prepare_batch(given, options=stream.batch_options)
-        model.route(batch)
-        try:
-            return self._pass(stream, batch)
-        except LayerNotReachedError:
-            # The model may take another way with this batch: learn it, and try once more.
-            before = model.known_route()
-            if model.route(batch, again=True) == before:
-                raise
-            stream.settled.clear()
-            return self._pass(stream, batch)
-
-    def _pass(self, stream: Stream, batch: Batch) -> Measured:
-        options = {"batch": batch, "stream": stream, **stream.own_options}
-        found = self._trace(
-            stream.model, *batch.args, model_kwargs=batch.kwargs, intervention_kwargs=options
-        )
-        return self._conclude(found, stream, batch)
+        return keywords(type(self)._intervene) - {"batch", "stream"}
 
     def aggregator(self) -> Aggregator:
         """Return an empty aggregator for this lens's statistics."""
@@ -347,13 +277,13 @@ class Lens(ABC):
         path, the statistics are saved there every `save_every` batches, at the end and on an
         interrupt, and a later call goes on behind the batches they hold.
         """
-        _check_stream(batches)
+        check_batches(batches)
         aggregator = Aggregator.resumed(self, resume)
         state = torch.get_rng_state()
         try:
             remaining = watched(batches, aggregator.batches, progress, lambda: aggregator.rows)
-            stream = self._open(model, kwargs)
-            for statistics in self._stream(stream, remaining, aggregator.batches):
+            stream = Stream.open(self, model, kwargs)
+            for statistics in stream.measured(remaining, aggregator.batches):
                 aggregator.update(statistics)
                 if resume is not None and aggregator.batches % save_every == 0:
                     aggregator.save(resume)
@@ -399,25 +329,6 @@ class Lens(ABC):
     def restored(cls, spec: Mapping[str, Any]) -> Lens:
         """Return the lens that `spec()` wrote down."""
         return cls(**spec["params"])
-
-
-def _check_stream(batches: Any) -> None:
-    if isinstance(batches, (Tensor, Mapping, str)):
-        raise InvalidValueError(
-            f"one batch (a {type(batches).__name__}) was given where a stream of batches is "
-            "expected: use analyse(model, batch), or give [batch]"
-        )
-
-
-def _as_one(inputs: tuple[Any, ...]) -> Any:
-    if not inputs:
-        raise InvalidValueError("no batch was given, expected inputs for the model")
-    return inputs[0] if len(inputs) == 1 else (inputs, {})
-
-
-def _keywords(function: Callable[..., Any]) -> set[str]:
-    kinds = (inspect.Parameter.KEYWORD_ONLY,)
-    return {n for n, p in inspect.signature(function).parameters.items() if p.kind in kinds}
 
 
 def _is_plain(value: Any) -> bool:

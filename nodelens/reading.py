@@ -7,7 +7,7 @@ from typing import Any
 
 from nodelens.data import Batch
 from nodelens.errors import LayerNotReachedError, NonFiniteError
-from nodelens.lens import Lens, Stream
+from nodelens.lens import Lens
 from nodelens.model.gather import (
     Gathering,
     Measured,
@@ -22,6 +22,7 @@ from nodelens.model.loss import predict
 from nodelens.model.session import untouched
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.statistics.read import Read
+from nodelens.stream import Stream
 
 __all__ = ["ReadingLens"]
 

@@ -1,0 +1,125 @@
+"""One run of a lens over batches: its options checked once, then one traced pass a batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from nodelens.data import BATCH_OPTIONS, Batch
+from nodelens.errors import (
+    InvalidValueError,
+    LayerNotReachedError,
+    NodeLensError,
+    UnknownOptionError,
+    nearest,
+)
+from nodelens.model.gather import Measured
+from nodelens.model.wrapper import ModelWrapper
+
+if TYPE_CHECKING:
+    from nodelens.lens import Lens
+
+__all__ = ["Stream", "as_one", "check_batches", "keywords"]
+
+
+@dataclass
+class Stream:
+    """One run over batches: the options it was given, and what its first batch settled."""
+
+    lens: Lens
+    model: ModelWrapper
+    batch_options: Mapping[str, Any] = field(default_factory=dict)
+    own_options: Mapping[str, Any] = field(default_factory=dict)
+    settled: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, lens: Lens, model: Any, options: Mapping[str, Any]) -> Stream:
+        """Return a stream of `lens` over `model`; every option goes to the one that takes it.
+
+        Raises UnknownOptionError for an option of no one.
+        """
+        prepared = lens.prepare_options()
+        own = lens.intervene_options()
+        _check_options(lens, options, [*sorted(prepared | own), *BATCH_OPTIONS])
+        try:
+            wrapper = lens.prepare(model, **{k: v for k, v in options.items() if k in prepared})
+        except NodeLensError as error:
+            error.within(f"lens {lens.name!r}")
+            raise
+        return cls(
+            lens,
+            wrapper,
+            {k: v for k, v in options.items() if k in BATCH_OPTIONS},
+            {k: v for k, v in options.items() if k in own},
+        )
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """Return what `make` made the first time it was asked for."""
+        if key not in self.settled:
+            self.settled[key] = make()
+        return self.settled[key]
+
+    def measured(self, batches: Iterator[Any], first: int = 0) -> Iterator[Measured]:
+        """Yield the statistics of every batch; the first is called number `first` in errors."""
+        for number, given in enumerate(batches, first):
+            try:
+                yield self._one(given)
+            except NodeLensError as error:
+                error.within(f"lens {self.lens.name!r}, batch {number}")
+                raise
+
+    def _one(self, given: Any) -> Measured:
+        batch = self.model.prepare_batch(given, options=self.batch_options)
+        self.model.route(batch)
+        try:
+            return self._pass(batch)
+        except LayerNotReachedError:
+            # The model may take another way with this batch: learn it, and try once more.
+            before = self.model.known_route()
+            if self.model.route(batch, again=True) == before:
+                raise
+            self.settled.clear()
+            return self._pass(batch)
+
+    def _pass(self, batch: Batch) -> Measured:
+        options = {"batch": batch, "stream": self, **self.own_options}
+        found = self.lens._trace(
+            self.model, *batch.args, model_kwargs=batch.kwargs, intervention_kwargs=options
+        )
+        return self.lens._conclude(found, self, batch)
+
+
+def check_batches(batches: Any) -> None:
+    """Raise InvalidValueError for one batch where a stream of them is expected."""
+    if isinstance(batches, (Tensor, Mapping, str)):
+        raise InvalidValueError(
+            f"one batch (a {type(batches).__name__}) was given where a stream of batches is "
+            "expected: use analyse(model, batch), or give [batch]"
+        )
+
+
+def as_one(inputs: tuple[Any, ...]) -> Any:
+    """Return the batch that positional inputs make together."""
+    if not inputs:
+        raise InvalidValueError("no batch was given, expected inputs for the model")
+    return inputs[0] if len(inputs) == 1 else (inputs, {})
+
+
+def keywords(function: Callable[..., Any]) -> set[str]:
+    """Return the names of a function's keyword-only parameters."""
+    kinds = (inspect.Parameter.KEYWORD_ONLY,)
+    return {n for n, p in inspect.signature(function).parameters.items() if p.kind in kinds}
+
+
+def _check_options(lens: Lens, options: Mapping[str, Any], valid: list[str]) -> None:
+    for name in options:
+        if name not in valid:
+            near = nearest(name, [*valid, *(keywords(type(lens).run) - {name})])
+            raise UnknownOptionError(
+                f"lens {lens.name!r} has no option {name!r} for a run{near}; "
+                f"expected {', '.join(valid)}"
+            )
