@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +85,8 @@ class Aggregator:
             merged.merge(_unpacked(self.lens, index, tensors))
         return merged
 
-    def result(self) -> LensResult:
-        """Return the scores that the merged statistics give.
+    def result(self, remarks: Sequence[str] = ()) -> LensResult:
+        """Return the scores that the merged statistics give, `remarks` in front of its notes.
 
         Raises InvalidValueError when there are none yet.
         """
@@ -105,7 +105,7 @@ class Aggregator:
             params=self.lens.spec()["params"],
             units={name: unit for name, (unit, _) in described.items()},
             importance={name: keep for name, (_, keep) in described.items()},
-            notes=self.lens.notes(self.statistics),
+            notes=[*remarks, *self.lens.notes(self.statistics)],
             rows={name: max(_rows(self.statistics[name]), default=0) for name in scores},
         )
 

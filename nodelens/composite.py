@@ -76,6 +76,9 @@ class CompositeLens(ReadingLens):
                 return f"lens {lens.name!r}: {reason}"
         return None
 
+    def left_out(self, model: ModelWrapper) -> list[str]:
+        return list(dict.fromkeys(n for lens in self.lenses for n in lens.left_out(model)))
+
     def wanted(self, model: ModelWrapper) -> dict[str, list[Any]]:
         wanted: dict[str, list[Any]] = {}
         for lens in self._readers:

@@ -153,6 +153,10 @@ class Lens(ABC):
             chosen = [name for name in chosen if route.reached(name)]
         return in_forward_order(model, route, chosen)
 
+    def left_out(self, model: ModelWrapper) -> list[str]:
+        """Return the layers that could be scored but that the pass never calls."""
+        return []
+
     # Compatibility
 
     def refusal(self, model: ModelWrapper) -> str | None:
@@ -234,9 +238,10 @@ class Lens(ABC):
         `(inputs, {options})`); several are the model's positional inputs.
         """
         aggregator = self.aggregator()
-        for statistics in self.analyse_batched(model, [as_one(inputs)], **kwargs):
+        stream = Stream.open(self, model, kwargs)
+        for statistics in stream.measured(iter([as_one(inputs)])):
             aggregator.update(statistics)
-        return aggregator.result()
+        return aggregator.result(stream.remarks())
 
     def analyse_batched(
         self, model: Any, batches: Iterable[Any], **kwargs: Any
@@ -291,7 +296,7 @@ class Lens(ABC):
             torch.set_rng_state(state)
             if resume is not None and aggregator.batches and aggregator.whole:
                 aggregator.save(resume)
-        return aggregator.result()
+        return aggregator.result(stream.remarks())
 
     # Scoring
 

@@ -39,6 +39,16 @@ class ReadingLens(Lens):
             )
         return {name: list(self.reads(located(model, name)).values()) for name in selected}
 
+    def left_out(self, model: ModelWrapper) -> list[str]:
+        """Return the layers that could be scored but that the pass never calls.
+
+        Only where all layers are meant: one that was asked for is an error.
+        """
+        route = model.known_route()
+        if route is None or self._compiled is not None or self.layers is not None:
+            return []
+        return [n for n in model.names if self.scores(n, model) and not route.reached(n)]
+
     def _plan(self, stream: Stream, batch: Batch) -> Plan:
         def make() -> Plan:
             model = stream.model

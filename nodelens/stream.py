@@ -18,6 +18,7 @@ from nodelens.errors import (
     nearest,
 )
 from nodelens.model.gather import Measured
+from nodelens.model.selection import shortened
 from nodelens.model.wrapper import ModelWrapper
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class Stream:
         if key not in self.settled:
             self.settled[key] = make()
         return self.settled[key]
+
+    def remarks(self) -> list[str]:
+        """Return what a reader of the scores must know of this run."""
+        missed = self.lens.left_out(self.model)
+        return [f"the forward pass never calls {shortened(missed)}: not scored"] if missed else []
 
     def measured(self, batches: Iterator[Any], first: int = 0) -> Iterator[Measured]:
         """Yield the statistics of every batch; the first is called number `first` in errors."""

@@ -14,7 +14,8 @@ from safetensors import safe_open
 from nodelens import Aggregator, CompositeLens, Lens
 from nodelens.errors import InvalidValueError, MergeError, OutputError, ShapeError, UnknownNameError
 from nodelens.files import save_tensors
-from nodelens.statistics import Mean, Moments, Statistic
+from nodelens.statistics import Mean, Statistic
+from nodelens.statistics.moments import CentralMoments
 from nodelens.testing.subjects import SUBJECTS, rows_of
 from nodelens.testing.trial import aggregated, assert_close, assert_equal
 
@@ -227,9 +228,9 @@ def test_an_interrupt_inside_a_batch_counts_that_batch_not_at_all(tmp_path: Path
 
 def test_an_interrupt_while_a_batch_is_merged_saves_nothing_by_halves(tmp_path: Path, monkeypatch):
     path, model, straight = tmp_path / "state", IMAGES.model(), run(batches())
-    calls, merge = 0, Moments.merge
+    calls, merge = 0, CentralMoments.merge
 
-    def interrupt(self: Moments, other: Moments) -> None:
+    def interrupt(self: CentralMoments, other: CentralMoments) -> None:
         nonlocal calls
         calls += 1
         # In the fourth batch, when some layers have been merged and others have not.
@@ -237,7 +238,7 @@ def test_an_interrupt_while_a_batch_is_merged_saves_nothing_by_halves(tmp_path: 
             raise KeyboardInterrupt
         merge(self, other)
 
-    monkeypatch.setattr(Moments, "merge", interrupt)
+    monkeypatch.setattr(CentralMoments, "merge", interrupt)
     with pytest.raises(KeyboardInterrupt):
         lens().run(model, batches(), progress=False, resume=path, save_every=1)
     monkeypatch.undo()

@@ -14,6 +14,7 @@ from nodelens import Aggregator, CompositeLens, Lens, MetricLens, ModelWrapper
 from nodelens.errors import IncompatibleModelError, InvalidValueError, UnknownOptionError
 from nodelens.model import tracing
 from nodelens.statistics import Mean, Moments, Read, Statistic
+from nodelens.statistics.base import Additive
 from nodelens.testing.subjects import SUBJECTS, TOKENS, Subject, rows_of
 from nodelens.testing.trial import assert_close, assert_equal
 
@@ -62,15 +63,17 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each statistic was measured."""
     counts: Counter[str] = Counter()
     for kind in list(Statistic._classes.values()):
-        if "measure" not in vars(kind) or getattr(kind.measure, "__isabstractmethod__", False):
+        # What adds up over blocks starts from `empty`; everything else is measured at one go.
+        start = "empty" if issubclass(kind, Additive) else "measure"
+        if start not in vars(kind) or getattr(kind.__dict__[start], "__isabstractmethod__", False):
             continue
-        original = vars(kind)["measure"].__func__
+        original = vars(kind)[start].__func__
 
         def counted(cls: Any, *args: Any, _original: Any = original, **kwargs: Any) -> Any:
             counts[cls.__name__] += 1
             return _original(cls, *args, **kwargs)
 
-        monkeypatch.setattr(kind, "measure", classmethod(counted))
+        monkeypatch.setattr(kind, start, classmethod(counted))
     return counts
 
 

@@ -93,7 +93,7 @@ class RayleighQuotient(_Alignment):
             seen = Read("input", Moments, view="pooled")
         else:
             made = Read("output", Moments)
-            seen = Read("input", PatchMoments, view="maps")
+            seen = _inputs_of(layer)
         weights = "tap_sum" if spatial in ("pixels", "gap") else "rows"
         return {"made": made, "seen": seen, "weights": Read("weight", RowNorms, view=weights)}
 
@@ -158,12 +158,19 @@ class DeltaAlignment(_Alignment):
     def reads(self, layer: Layer) -> dict[str, Read]:
         return {
             "made": Read("input", Moments, view="change"),
-            "seen": Read("input", PatchMoments, view="maps"),
+            "seen": _inputs_of(layer),
             "weights": Read("weight", RowNorms, view="change"),
         }
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         return self._quotient(statistics["made"], statistics["weights"], statistics["seen"], layer)
+
+
+def _inputs_of(layer: Layer) -> Read:
+    """What the weights of a layer see: its inputs, or the patches under its kernel."""
+    if layer.is_convolution:
+        return Read("input", PatchMoments, view="maps")
+    return Read("input", Moments)
 
 
 def group_total(variance: Tensor, layer: Layer) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from nodelens import Lens, MetricLens
-from nodelens.errors import MissingTargetsError
 from nodelens.metrics.formulas import (
     check_pairs,
     correlation,
@@ -19,7 +18,7 @@ from nodelens.metrics.formulas import (
     ratio,
 )
 from nodelens.model import Layer
-from nodelens.statistics import ClassMoments, CoMoments, CrossMoments, Read
+from nodelens.statistics import ClassMoments, CrossMoments, LabelledCoMoments, Read
 
 __all__ = ["GaussianPidSynergyMmi", "SynergyGaussianMmi"]
 
@@ -53,11 +52,10 @@ class GaussianPidSynergyMmi(_Synergy):
 
     def reads(self, layer: Layer) -> dict[str, Read]:
         check_pairs(layer.name, layer.channels)
-        return {"pairs": Read("output", CoMoments), "targets": Read("output", CrossMoments)}
+        return {"pairs": Read("output", LabelledCoMoments), "targets": Read("output", CrossMoments)}
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         rho, seen = correlation(statistics["pairs"].m2), statistics["targets"]
-        _check_labelled(statistics["pairs"].rows, seen.rows)
         spread = seen.target_m2.diagonal().clamp(min=0)
         size = torch.sqrt(torch.outer(seen.m2.clamp(min=0), spread))
         with_target = ratio(seen.cross, size).clamp_(-1, 1)
@@ -78,20 +76,11 @@ class SynergyGaussianMmi(_Synergy):
 
     def reads(self, layer: Layer) -> dict[str, Read]:
         check_pairs(layer.name, layer.channels)
-        return {"pairs": Read("output", CoMoments), "classes": Read("output", ClassMoments)}
+        return {"pairs": Read("output", LabelledCoMoments), "classes": Read("output", ClassMoments)}
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         total, classes = statistics["pairs"].m2, statistics["classes"]
-        _check_labelled(statistics["pairs"].rows, classes.rows)
         counts = classes.counts[:, None].to(classes.mean.dtype)
         gap = classes.mean - (classes.mean * counts).sum(0) / classes.rows
         between = gap.mT @ (gap * counts)
         return mean_partner(pair_synergy_of_classes(total, total - between, self.eps))
-
-
-def _check_labelled(rows: int, labelled: int) -> None:
-    if rows != labelled:
-        raise MissingTargetsError(
-            f"{rows - labelled} of {rows} rows have no target (-100); synergy compares one set of "
-            "rows, so give every row a target"
-        )

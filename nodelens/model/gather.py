@@ -12,11 +12,12 @@ from torch import Tensor
 from nodelens.data import Batch
 from nodelens.errors import ShapeError
 from nodelens.model.layers import Layer, canonical, check_finite, first_tensor
-from nodelens.model.loss import Prediction, aligned_targets
+from nodelens.model.loss import Prediction
 from nodelens.model.route import Route
-from nodelens.model.rows import counted_rows, labelled_rows, row_targets
+from nodelens.model.rows import counted_rows
+from nodelens.model.samples import Samples
 from nodelens.model.session import full_precision
-from nodelens.model.views import look, viewed_weights
+from nodelens.model.views import viewed_weights
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.statistics import Sample, Statistic
 from nodelens.statistics.read import Read, joined_reads
@@ -99,18 +100,9 @@ def plan_reads(
 
 def _weight_statistic(wrapper: ModelWrapper, layer: Layer, read: Read) -> Statistic:
     module = wrapper.torch_module(layer.name)
-    rows = viewed_weights(read.view, layer, module, reference_weight(wrapper, layer))
+    rows = viewed_weights(read.view, layer, module, wrapper.reference_weight(layer))
     check_finite(rows, layer.name, "weight")
     return read.statistic.measure(Sample(rows, window=layer.window), **dict(read.options))
-
-
-def reference_weight(wrapper: ModelWrapper, layer: Layer) -> Tensor | None:
-    """Return the initial weight given for a layer, None when there is none."""
-    given = wrapper.references.get("initial_weights", {})
-    found = given.get(f"{layer.name}.weight", given.get(layer.name))
-    if found is None and layer.name == "model":
-        found = given.get("weight")
-    return found if isinstance(found, Tensor) else None
 
 
 def gather(wrapper: ModelWrapper, batch: Batch, plan: Plan) -> Gathering:
@@ -131,7 +123,8 @@ def gather(wrapper: ModelWrapper, batch: Batch, plan: Plan) -> Gathering:
         if visit.needs_gradient:
             gathering.kept.append((visit, raw, source))
         with torch.no_grad(), full_precision(values.device):
-            _measure(gathering, wrapper, batch, visit, values.detach(), None, source)
+            samples = Samples(wrapper, batch, layer, values.detach(), source=source)
+            _measure(gathering, visit, samples)
     if plan.gradients:
         gathering.outputs = wrapper.nnsight.output
     return gathering
@@ -178,7 +171,16 @@ def measure_gradients(
             values = canonical(tensor.detach(), visit.layer, visit.site, batch.axes())
             slope = canonical(gradient, visit.layer, visit.site, batch.axes())
             check_finite(slope, visit.layer.name, f"{visit.site}'s gradient")
-            _measure(gathering, wrapper, batch, visit, values, slope, source, prediction.terms)
+            samples = Samples(
+                wrapper,
+                batch,
+                visit.layer,
+                values,
+                gradient=slope,
+                source=source,
+                terms=prediction.terms,
+            )
+            _measure(gathering, visit, samples)
 
 
 def check_kept(gathering: Gathering, batch: Batch) -> None:
@@ -189,62 +191,14 @@ def check_kept(gathering: Gathering, batch: Batch) -> None:
         check_finite(values if counted is None else values[counted], visit.layer.name, visit.site)
 
 
-def _measure(
-    gathering: Gathering,
-    wrapper: ModelWrapper,
-    batch: Batch,
-    visit: Visit,
-    values: Tensor,
-    gradient: Tensor | None,
-    source: Tensor | None,
-    terms: int = 1,
-) -> None:
+def _measure(gathering: Gathering, visit: Visit, samples: Samples) -> None:
     """Measure those reads of a visit that need a gradient, or those that need none."""
-    layer = visit.layer
-    reads = [r for r in visit.reads if ("gradient" in r.statistic.needs) == (gradient is not None)]
-    if not reads:
-        return
-    kept = counted_rows(values, batch, layer)
-    if kept is not None:
-        values = values[kept]
-        gradient = None if gradient is None else gradient[kept]
-        source = None if source is None else source[kept]
-    if gradient is None:
-        check_finite(values, layer.name, visit.site)
-    module, reference = wrapper.torch_module(layer.name), reference_weight(wrapper, layer)
-
-    def seen(view: str, x: Tensor | None) -> Tensor | None:
-        return None if x is None else look(view, x, layer, module, reference)
-
-    for read in reads:
-        targets, labelled = None, slice(None)
-        if "targets" in read.statistic.needs:
-            targets, labelled = _targets(wrapper, batch, values, kept, layer)
-        shown = seen(read.view, values[labelled])
-        assert shown is not None
-        sample = Sample(
-            values=shown,
-            gradient=seen(read.view, gradient),
-            targets=targets,
-            inputs=source,
-            window=layer.window,
-            loss_terms=terms,
-        )
-        statistic = read.statistic.measure(sample, **dict(read.options))
-        found = gathering.measured[layer.name]
+    given = samples.gradient is not None
+    reads = [r for r in visit.reads if ("gradient" in r.statistic.needs) == given]
+    found = gathering.measured[visit.layer.name]
+    for read, statistic in samples.measured(reads, visit.site):
         if read in found:
             found[read] = found[read].widened()
             found[read].merge(statistic)
         else:
             found[read] = statistic
-
-
-def _targets(
-    wrapper: ModelWrapper, batch: Batch, values: Tensor, kept: Tensor | None, layer: Layer
-) -> tuple[Tensor, Any]:
-    """The target of every row that has one, and which rows those are."""
-    rows = len(values) if kept is None else len(kept)
-    found = row_targets(aligned_targets(batch, wrapper.module), rows, layer).to(values.device)
-    found = found if kept is None else found[kept]
-    labelled = labelled_rows(found)
-    return (found, slice(None)) if labelled is None else (found[labelled], labelled)

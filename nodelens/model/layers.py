@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -155,7 +156,7 @@ def canonical(value: Any, layer: Layer, site: str, axes: tuple[int, int] | None 
 def check_finite(values: Tensor, layer: str, site: str) -> None:
     """Raise NonFiniteError that counts the NaN and infinite entries, if there are any."""
     # The sum is NaN or infinite when an entry is, and costs one pass; only then are they counted.
-    if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
+    if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):
         nan, infinite = int(values.isnan().sum()), int(values.isinf().sum())
         raise NonFiniteError(
             f"layer {layer!r}: {nan} NaN and {infinite} infinite values among "

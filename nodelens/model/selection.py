@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nodelens.model.route import Route
     from nodelens.model.wrapper import ModelWrapper
 
-__all__ = ["compiled", "in_forward_order", "select"]
+__all__ = ["compiled", "in_forward_order", "select", "shortened"]
 
 
 def compiled(pattern: str | None) -> re.Pattern[str] | None:
@@ -58,16 +58,17 @@ def in_forward_order(wrapper: ModelWrapper, route: Route, names: Sequence[str]) 
     missed = [name for name in names if not route.reached(name) and name in wrapper.names]
     if missed:
         raise LayerNotReachedError(
-            f"the forward pass never calls {_shortened(missed)}: leave it out, "
+            f"the forward pass never calls {shortened(missed)}: leave it out, "
             "or give a batch whose pass does"
         )
     return sorted(names, key=route.order)
 
 
-def _shortened(names: Sequence[str], most: int = 12) -> str:
+def shortened(names: Sequence[str], most: int = 12) -> str:
+    """Return the names in one line, quoted, shortened after `most`."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(repr(name) for name in names[:most]) + more
 
 
 def _exist(names: Sequence[str]) -> str:
-    return f"the layers are {_shortened(names)}" if names else "there are no layers to score"
+    return f"the layers are {shortened(names)}" if names else "there are no layers to score"

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -79,6 +80,14 @@ class ModelWrapper:
         """Return the torch module of a layer."""
         return self._modules[name]
 
+    def reference_weight(self, layer: Layer) -> Tensor | None:
+        """Return the initial weight given for a layer, None when there is none."""
+        given = self.references.get("initial_weights", {})
+        found = given.get(f"{layer.name}.weight", given.get(layer.name))
+        if found is None and layer.name == "model":
+            found = given.get("weight")
+        return found if isinstance(found, Tensor) else None
+
     def envoy(self, name: str) -> Any:
         """Return nnsight's view of a module, by torch's name: its `.input` and `.output`."""
         if self._envoys is None:
@@ -98,15 +107,15 @@ class ModelWrapper:
             inputs = (self._tokenized(inputs[0]),)
         batch = as_batch(*inputs, options=options).to(self.device)
         if batch.mask is None:
-            given = dict(zip(list(self._forward_names)[1:], batch.args, strict=False))
+            given = dict(zip(self._forward_names[1:], batch.args, strict=False))
             batch = replace(batch, mask=as_mask(given.get("attention_mask")))
         if "use_cache" in self._forward_names and "use_cache" not in batch.kwargs:
             batch.kwargs["use_cache"] = False  # type: ignore[index]
         return batch
 
-    @property
-    def _forward_names(self) -> Mapping[str, Any]:
-        return inspect.signature(type(self.module).forward).parameters
+    @cached_property
+    def _forward_names(self) -> list[str]:
+        return list(inspect.signature(type(self.module).forward).parameters)
 
     def _tokenized(self, texts: Any) -> Any:
         if self.tokenizer is None:

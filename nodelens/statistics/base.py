@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
@@ -12,31 +12,11 @@ from torch import Tensor
 from typing_extensions import Self
 
 from nodelens.errors import MergeError, UnknownNameError, nearest
-from nodelens.statistics.window import Window
+from nodelens.statistics.blocks import Block
+from nodelens.statistics.reduce import wide
+from nodelens.statistics.sample import Sample
 
-__all__ = ["Constant", "Sample", "Statistic", "wide"]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What one layer shows in one batch, channels always on axis 1.
-
-    `values` is `(rows, channels)`, or `(batch, channels, positions)` for maps; `gradient` has the
-    same shape. `targets` is `(values.shape[0],)` of class numbers or `(values.shape[0], targets)`
-    of numbers. `inputs` is the layer's own input when a statistic needs both ends.
-    """
-
-    values: Tensor
-    gradient: Tensor | None = None
-    targets: Tensor | None = None
-    inputs: Tensor | None = None
-    window: Window | None = None
-    loss_terms: int = 1
-
-    @property
-    def rows(self) -> int:
-        """Return how many rows there are: samples, or tokens, or samples times positions."""
-        return self.values.numel() // max(self.values.shape[1], 1)
+__all__ = ["Additive", "Constant", "Statistic", "measured"]
 
 
 class Statistic(ABC):
@@ -113,6 +93,46 @@ class Statistic(ABC):
             raise MergeError(f"cannot merge {type(other).__name__} into {type(self).__name__}")
 
 
+class Additive(Statistic):
+    """A statistic that adds up over blocks of rows, once the mean of its batch is known.
+
+    All additive statistics of a sample are measured together: every block goes by once.
+    """
+
+    @classmethod
+    @abstractmethod
+    def empty(cls, sample: Sample, *args: Any, **kwargs: Any) -> Self:
+        """Return the statistic of a sample none of whose blocks has been seen."""
+
+    @abstractmethod
+    def absorb(self, block: Block) -> None:
+        """Take in one block of the sample."""
+
+    @classmethod
+    def measure(cls, sample: Sample, *args: Any, **kwargs: Any) -> Self:
+        statistic = cls.empty(sample, *args, **kwargs)
+        for block in sample.blocks():
+            statistic.absorb(block)
+        return statistic
+
+
+def measured(
+    sample: Sample, wanted: Sequence[tuple[type[Statistic], Mapping[str, Any]]]
+) -> list[Statistic]:
+    """Return several statistics of one sample, the same as each one's `measure` would give."""
+    found = [
+        kind.empty(sample, **options)
+        if issubclass(kind, Additive)
+        else kind.measure(sample, **options)
+        for kind, options in wanted
+    ]
+    additive = [statistic for statistic in found if isinstance(statistic, Additive)]
+    for block in sample.blocks() if additive else ():
+        for statistic in additive:
+            statistic.absorb(block)
+    return found
+
+
 class Constant(Statistic):
     """Something every batch must agree on, such as a weight: merging checks, and adds nothing."""
 
@@ -131,10 +151,3 @@ class Constant(Statistic):
 
     def widened(self) -> Self:
         return self
-
-
-def wide(x: Tensor) -> Tensor:
-    """Return a copy of `x` in float64 (float32 on a device without it); integers stay integers."""
-    if not x.is_floating_point():
-        return x.clone()
-    return x.to(torch.float32 if x.device.type == "mps" else torch.float64, copy=True)

@@ -11,10 +11,11 @@ from torch.nn.functional import one_hot, pad
 from typing_extensions import Self
 
 from nodelens.errors import MergeError, MissingTargetsError, ShapeError
-from nodelens.statistics.base import Sample, Statistic, wide
-from nodelens.statistics.reduce import centred, channel_mean, channel_sum, gram, mix
+from nodelens.statistics.base import Statistic
+from nodelens.statistics.reduce import centred, channel_sum, mix, wide
+from nodelens.statistics.sample import Sample
 
-__all__ = ["ClassMoments", "CoMoments", "CrossMoments"]
+__all__ = ["ClassMoments", "CoMoments", "CrossMoments", "LabelledCoMoments"]
 
 
 @dataclass
@@ -30,9 +31,7 @@ class CoMoments(Statistic):
 
     @classmethod
     def measure(cls, sample: Sample) -> Self:
-        mean = channel_mean(sample.values)
-        deviation = centred(sample.values, mean)
-        return cls(sample.rows, refined(mean, deviation), gram(deviation, deviation))
+        return cls(sample.rows, sample.refined_mean, sample.products)
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
@@ -46,6 +45,13 @@ class CoMoments(Statistic):
     def covariance(self) -> Tensor:
         """Return the covariance (n - 1 in the divisor), shape `(channels, channels)`."""
         return self.m2 / (self.rows - 1)
+
+
+@dataclass
+class LabelledCoMoments(CoMoments):
+    """Co-moments of the rows that have a target: the same rows as targets' own statistics see."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"targets"})
 
 
 @dataclass
@@ -73,14 +79,13 @@ class CrossMoments(Statistic):
         categorical = not raw.is_floating_point() and raw.ndim == 1
         x, t = sample.values, as_numeric(raw).to(torch.float64)
         positions = 1 if x.ndim == 2 else x.shape[2]
-        mean, target_mean = channel_mean(x), t.sum(0) / max(len(t), 1)
-        deviation, gap = centred(x, mean), t - target_mean
-        m2 = channel_sum(deviation * deviation)
+        target_mean = t.sum(0) / max(len(t), 1)
+        deviation, gap = sample.deviation, t - target_mean
+        m2 = channel_sum(sample.deviation.square())
         per_sample = deviation if x.ndim == 2 else deviation.sum(2)
         cross = per_sample.mT @ gap.to(x.dtype)
         target_m2 = gap.mT @ gap * positions
-        mean = refined(mean, deviation)
-        return cls(sample.rows, mean, m2, target_mean, target_m2, cross, categorical)
+        return cls(sample.rows, sample.refined_mean, m2, target_mean, target_m2, cross, categorical)
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
@@ -141,13 +146,12 @@ class ClassMoments(Statistic):
         member = indicators(labels).to(x.dtype)
         counts = torch.bincount(labels, minlength=member.shape[1]) * positions
         # Centred first: far from zero, float32 means of classes would not show how they differ.
-        middle = channel_mean(x)
-        deviation = centred(x, middle)
+        deviation = sample.deviation
         sums = member.mT @ (deviation if x.ndim == 2 else deviation.sum(2))
         offset = sums / counts.clamp(min=1)[:, None].to(x.dtype)
         deviation = centred(deviation, offset[labels])
         square = deviation.square_() if x.ndim == 2 else deviation.square_().sum(2)
-        mean = (wide(middle) + wide(offset)) * (counts > 0)[:, None]
+        mean = (wide(sample.mean) + wide(offset)) * (counts > 0)[:, None]
         return cls(sample.rows, counts, mean, member.mT @ square)
 
     def merge(self, other: Self) -> None:
@@ -175,14 +179,6 @@ class ClassMoments(Statistic):
 
     def values(self) -> dict[str, Tensor]:
         return {f"mean[{k}]": row for k, row in enumerate(self.mean)}
-
-
-def refined(mean: Tensor, deviation: Tensor) -> Tensor:
-    """Return the mean in float64, by what is left of it in the deviations, `(channels,)`.
-
-    A float32 mean far from zero is off by more than small correlations survive in a merge.
-    """
-    return wide(mean) + wide(channel_mean(deviation))
 
 
 def targets_of(sample: Sample) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from nodelens.errors import MissingLossError
-from nodelens.statistics.base import Sample, Statistic, wide
-from nodelens.statistics.reduce import centred, channel_mean, channel_sum, gram
+from nodelens.statistics.base import Statistic
+from nodelens.statistics.reduce import centred, channel_mean, channel_sum, gram, wide
+from nodelens.statistics.sample import Sample
 
 __all__ = ["ActivationGradient", "WeightUpdates"]
 

@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from nodelens.statistics.base import Sample, Statistic, wide
-from nodelens.statistics.reduce import centred, channel_mean, channel_sum, mix
+from nodelens.statistics.base import Additive, Statistic
+from nodelens.statistics.blocks import Block
+from nodelens.statistics.reduce import channel_sum, mix, wide
+from nodelens.statistics.sample import Sample
 
-__all__ = ["AbsoluteMean", "Extremes", "Mean", "Moments", "NearZero"]
+__all__ = ["AbsoluteMean", "CentralMoments", "Extremes", "Mean", "Moments", "NearZero"]
 
 
 @dataclass
-class Moments(Statistic):
-    """Rows, mean and sums of central powers of every channel, each `(channels,)`.
+class CentralMoments(Statistic):
+    """Rows, mean and sums of central powers, each `(channels,)`, however they were measured.
 
-    `m2` is the sum of squared deviations from the mean; `m3` and `m4` are there for `order=4`
-    (Pébay 2008, whose formulas merge them).
+    `m2` is the sum of squared deviations from the mean; `m3` and `m4` may be missing. Merged with
+    the formulas of Pébay (2008).
     """
 
     rows: int
@@ -30,52 +32,32 @@ class Moments(Statistic):
     m3: Tensor | None = None
     m4: Tensor | None = None
 
-    @classmethod
-    def measure(cls, sample: Sample, *, order: int = 2) -> Self:
-        x = sample.values
-        mean = channel_mean(x)
-        deviation = centred(x, mean)
-        square = deviation * deviation
-        m2 = channel_sum(square)
-        if order < 4:
-            return cls(sample.rows, mean, m2)
-        m3 = channel_sum(deviation.mul_(square))
-        return cls(sample.rows, mean, m2, m3, channel_sum(square.mul_(square)))
-
-    @classmethod
-    def joined(cls, mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] | None:
-        return {"order": order} if (order := max(_order(mine), _order(other))) > 2 else {}
-
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
         if (self.m4 is None) != (other.m4 is None):
             other = type(other)(other.rows, other.mean, other.m2)
             self.m3 = self.m4 = None
-        a, b = self.rows, other.rows
-        share, weight = mix(a, b)
+        share, weight = mix(self.rows, other.rows)
         gap = other.mean.to(self.mean.dtype) - self.mean
         if self.m3 is not None and self.m4 is not None and other.m3 is not None:
             self._merge_high(other, gap)
-        self.m2 += other.m2
-        self.m2 += gap.square() * weight
-        self.mean += gap * share
-        self.rows = a + b
+        self.m2.add_(other.m2).addcmul_(gap, gap, value=weight)
+        self.mean.add_(gap, alpha=share)
+        self.rows += other.rows
 
     def _merge_high(self, other: Self, gap: Tensor) -> None:
         assert self.m3 is not None and self.m4 is not None
         assert other.m3 is not None and other.m4 is not None
-        a, b = self.rows, other.rows
-        n = max(a + b, 1)
-        m3, m2 = other.m3.to(gap.dtype), other.m2.to(gap.dtype)
-        self.m4 += (
-            other.m4
-            + gap**4 * (a * b * (a * a - a * b + b * b) / n**3)
-            + 6 * gap**2 * (m2 * (a / n) ** 2 + self.m2 * (b / n) ** 2)
-            + 4 * gap * (m3 * (a / n) - self.m3 * (b / n))
-        )
-        self.m3 += (
-            m3 + gap**3 * (a * b * (a - b) / n**2) + 3 * gap * (m2 * (a / n) - self.m2 * (b / n))
-        )
+        n = max(self.rows + other.rows, 1)
+        a, b = self.rows / n, other.rows / n
+        m3, m2, square = other.m3.to(gap.dtype), other.m2.to(gap.dtype), gap * gap
+        spread = torch.add(m2 * a**2, self.m2, alpha=b**2)
+        skew = torch.sub(m3 * a, self.m3, alpha=b)
+        slope = torch.sub(m2 * a, self.m2, alpha=b)
+        self.m4.add_(other.m4).addcmul_(square, square, value=n * a * b * (a * a - a * b + b * b))
+        self.m4.addcmul_(square, spread, value=6).addcmul_(gap, skew, value=4)
+        self.m3.add_(m3).addcmul_(square, gap, value=n * a * b * (a - b))
+        self.m3.addcmul_(gap, slope, value=3)
 
     def variance(self) -> Tensor:
         """Return the variance (n - 1 in the divisor), shape `(channels,)`; NaN below two rows."""
@@ -90,6 +72,29 @@ class Moments(Statistic):
 
 
 @dataclass
+class Moments(CentralMoments, Additive):
+    """Moments of every channel's values, to the second order or with `order=4` to the fourth."""
+
+    @classmethod
+    def empty(cls, sample: Sample, *, order: int = 2) -> Self:
+        mean = wide(sample.mean)
+        higher = (torch.zeros_like(mean), torch.zeros_like(mean)) if order >= 4 else ()
+        return cls(sample.rows, mean, torch.zeros_like(mean), *higher)
+
+    def absorb(self, block: Block) -> None:
+        self.m2 += channel_sum(block.square)
+        if self.m3 is None or self.m4 is None:
+            return
+        power = torch.mul(block.deviation, block.square, out=block.spare())
+        self.m3 += channel_sum(power)
+        self.m4 += channel_sum(torch.mul(block.square, block.square, out=power))
+
+    @classmethod
+    def joined(cls, mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] | None:
+        return {"order": order} if (order := max(_order(mine), _order(other))) > 2 else {}
+
+
+@dataclass
 class Extremes(Statistic):
     """Smallest and largest value of every channel, each `(channels,)`."""
 
@@ -99,16 +104,12 @@ class Extremes(Statistic):
 
     @classmethod
     def measure(cls, sample: Sample) -> Self:
-        x, axes = sample.values, (0,) if sample.values.ndim == 2 else (0, 2)
-        if not x.numel():
-            low = x.new_full((x.shape[1],), torch.inf)
-            return cls(0, low, -low)
-        return cls(sample.rows, x.amin(axes), x.amax(axes))
+        return cls(sample.rows, *sample.extremes)
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
-        self.low = torch.minimum(self.low, other.low.to(self.low.dtype))
-        self.high = torch.maximum(self.high, other.high.to(self.high.dtype))
+        torch.minimum(self.low, other.low.to(self.low.dtype), out=self.low)
+        torch.maximum(self.high, other.high.to(self.high.dtype), out=self.high)
         self.rows += other.rows
 
 
@@ -121,7 +122,7 @@ class Mean(Statistic):
 
     @classmethod
     def measure(cls, sample: Sample) -> Self:
-        return cls(sample.rows, channel_sum(sample.values))
+        return cls(sample.rows, sample.total)
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
@@ -137,16 +138,19 @@ class Mean(Statistic):
 
 
 @dataclass
-class AbsoluteMean(Mean):
-    """Sum of the absolute values of every channel, `(channels,)`."""
+class AbsoluteMean(Additive, Mean):
+    """Sum of the absolute values of every channel, `(channels,)`, and the number of rows."""
 
     @classmethod
-    def measure(cls, sample: Sample) -> Self:
-        return cls(sample.rows, channel_sum(sample.values.abs()))
+    def empty(cls, sample: Sample) -> Self:
+        return cls(sample.rows, torch.zeros_like(wide(sample.mean)))
+
+    def absorb(self, block: Block) -> None:
+        self.total += channel_sum(block.size)
 
 
 @dataclass
-class NearZero(Statistic):
+class NearZero(Additive):
     """How many rows of every channel have an absolute value of at most `eps`, `(channels,)`."""
 
     rows: int
@@ -154,10 +158,13 @@ class NearZero(Statistic):
     eps: float
 
     @classmethod
-    def measure(cls, sample: Sample, *, eps: float = 0.0) -> Self:
-        x = sample.values
-        near = x == 0 if eps == 0 else x.abs() <= eps
-        return cls(sample.rows, channel_sum(near), eps)
+    def empty(cls, sample: Sample, *, eps: float = 0.0) -> Self:
+        return cls(sample.rows, torch.zeros_like(sample.mean, dtype=torch.int64), eps)
+
+    def absorb(self, block: Block) -> None:
+        # Into floats, since torch compares into booleans, and adds them up, many times slower.
+        near = torch.le(block.size, self.eps, out=block.spare())
+        self.count += channel_sum(near).long()
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)

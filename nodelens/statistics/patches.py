@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from typing_extensions import Self
 
 from nodelens.errors import MergeError
-from nodelens.statistics.base import Sample, Statistic, wide
-from nodelens.statistics.moments import Moments
-from nodelens.statistics.reduce import channel_mean
+from nodelens.statistics.base import Statistic
+from nodelens.statistics.moments import CentralMoments, Moments
+from nodelens.statistics.reduce import wide
+from nodelens.statistics.sample import Sample
 from nodelens.statistics.window import Window
 
 __all__ = ["PatchMoments", "PositionMoments"]
 
 
 @dataclass
-class PatchMoments(Moments):
+class PatchMoments(CentralMoments):
     """Rows, mean and sum of squared deviations of every entry of a convolution's window.
 
     Shape `(input channels * taps,)`, in the order of a weight row. Values are summed over samples
@@ -26,27 +28,30 @@ class PatchMoments(Moments):
     """
 
     @classmethod
-    def measure(cls, sample: Sample, *, order: int = 2) -> Self:
-        if sample.window is None:
-            return super().measure(sample, order=2)
-        x, window = sample.values, sample.window
-        batch = len(x)
-        centre = channel_mean(x.flatten(2)).to(x.dtype)
-        deviation = x - centre.view(1, -1, *[1] * (x.ndim - 2))
-        first = wide(deviation.sum(0))
-        second = wide((deviation * deviation).sum(0))
-        rows, sums, squares = _tap_sums(window, first, second, wide(centre), batch)
+    def measure(cls, sample: Sample) -> Self:
+        window = sample.window
+        if window is None:
+            plain = Moments.measure(sample)
+            return cls(plain.rows, plain.mean, plain.m2)
+        batch, channels, *space = sample.values.shape
+        maps = replace(sample, values=sample.values.flatten(2))
+        centre = wide(maps.mean)
+        first, second = (
+            centre.new_zeros(channels, prod(space)),
+            centre.new_zeros(channels, prod(space)),
+        )
+        for block in maps.blocks():
+            first += block.deviation.sum(0)
+            second += block.square.sum(0)
+        first, second = first.view(channels, *space), second.view(channels, *space)
+        rows, sums, squares = _tap_sums(window, first, second, centre, batch)
         mean = sums / max(rows, 1)
         m2 = (squares - rows * mean.square()).clamp_(min=0)
-        return cls(rows, mean + wide(centre).repeat_interleave(window.taps), m2)
-
-    @classmethod
-    def joined(cls, mine: object, other: object) -> dict[str, int]:
-        return {}
+        return cls(rows, mean + centre.repeat_interleave(window.taps), m2)
 
 
 @dataclass
-class PositionMoments(Moments):
+class PositionMoments(CentralMoments):
     """Moments over samples of every channel at every position, `(channels * positions,)`.
 
     `space` is the size of the maps, which must be the same in every batch.
@@ -55,14 +60,10 @@ class PositionMoments(Moments):
     space: tuple[int, ...] = ()
 
     @classmethod
-    def measure(cls, sample: Sample, *, order: int = 2) -> Self:
+    def measure(cls, sample: Sample) -> Self:
         flat = replace(sample, values=sample.values.flatten(1), window=None)
         found = Moments.measure(flat)
         return cls(found.rows, found.mean, found.m2, space=tuple(sample.values.shape[2:]))
-
-    @classmethod
-    def joined(cls, mine: object, other: object) -> dict[str, int]:
-        return {}
 
     def check_mergeable(self, other: Statistic) -> None:
         super().check_mergeable(other)

@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["centred", "channel_mean", "channel_sum", "gram", "mix", "per_channel"]
+__all__ = [
+    "centred",
+    "channel_extremes",
+    "channel_mean",
+    "channel_sum",
+    "gram",
+    "mix",
+    "per_channel",
+    "wide",
+]
 
 _BATCHED_GRAM_ELEMENTS = 1 << 24
 _ROUNDING = 64
@@ -17,15 +26,23 @@ def channel_sum(x: Tensor) -> Tensor:
     return x.sum(0) if x.ndim == 2 else x.sum(2).sum(0)
 
 
-def channel_mean(x: Tensor) -> Tensor:
+def channel_extremes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the largest value over rows, each `(channels,)`."""
+    return (x.amin(0), x.amax(0)) if x.ndim == 2 else (x.amin(2).amin(0), x.amax(2).amax(0))
+
+
+def channel_mean(x: Tensor, total: Tensor | None = None) -> Tensor:
     """Return the mean over rows, shape `(channels,)`; zeros when there are no rows.
+
+    `total` is the sum over rows, if it is known already.
 
     That of a constant channel is its value, bit for bit: a last bit of rounding would give it a
     variance, and constants a correlation with one another.
     """
+    total = channel_sum(x) if total is None else total
     if not x.numel():
-        return channel_sum(x)
-    mean = channel_sum(x) / (x.numel() // x.shape[1])
+        return total
+    mean = total / (x.numel() // x.shape[1])
     first = x[0] if x.ndim == 2 else x[0, :, 0]
     rounding = _ROUNDING * torch.finfo(x.dtype).eps
     if float(torch.sub(mean, first).div_(mean).abs_().min()) > rounding:
@@ -72,3 +89,10 @@ def mix(rows: int, other_rows: int) -> tuple[float, float]:
     """Return `(other share, rows * other_rows / total)`: the two weights of Chan's formulas."""
     total = rows + other_rows
     return (other_rows / total, rows * other_rows / total) if total else (0.0, 0.0)
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return a copy of `x` in float64 (float32 on a device without it); integers stay integers."""
+    if not x.is_floating_point():
+        return x.clone()
+    return x.to(torch.float32 if x.device.type == "mps" else torch.float64, copy=True)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
 from nodelens.errors import InvalidValueError, MergeError
-from nodelens.statistics.base import Sample, Statistic
+from nodelens.statistics.base import Additive, Statistic
+from nodelens.statistics.blocks import Block, elements, room
+from nodelens.statistics.reduce import per_channel
+from nodelens.statistics.sample import Sample
 
 __all__ = ["Histogram", "QuantileSketch"]
 
@@ -17,10 +21,13 @@ _MANTISSA_BITS = 6
 _SHIFT = 23 - _MANTISSA_BITS
 _PER_OCTAVE = 1 << _MANTISSA_BITS
 _EMPTY = -1
+_FEW = 4
+"""Rows a counter up to which bin numbers take less memory than counters."""
+_MOST = (1 << 31) - 1
 
 
 @dataclass
-class QuantileSketch(Statistic):
+class QuantileSketch(Additive):
     """Counts of absolute values in log-spaced bins, for quantiles within 1% of the true value.
 
     A bin is an exponent and the first six mantissa bits of a float32, read off the bits
@@ -28,30 +35,37 @@ class QuantileSketch(Statistic):
     `(channels, bins)` and `top` the number of each channel's highest bin, at the end of an octave.
     Whatever lies more than `octaves - 1` below a channel's largest value shares its lowest bin, as
     zeros do, and counts as 0 (Masson, Rim and Lee 2019, with the lowest bins collapsed).
+
+    Few rows keep each value's bin in `bins`, two bytes a value, until they are merged or saved:
+    far less to move than counters that are mostly zero.
     """
 
     rows: int
     top: Tensor
     counts: Tensor
+    bins: Tensor | None = None
 
     @classmethod
-    def measure(cls, sample: Sample, *, octaves: int = 16) -> Self:
-        x, size = sample.values, octaves * _PER_OCTAVE
-        channels = x.shape[1]
-        bins = x.detach().to(torch.float32).contiguous().view(torch.int32)
-        bins = (bins & 0x7FFFFFFF) >> _SHIFT
-        if not x.numel():
-            top = torch.full((channels,), _EMPTY, dtype=torch.int64, device=x.device)
-            return cls(0, top, x.new_zeros((channels, size), dtype=torch.int64))
-        # Whole octaves, so that batches with nearly the same extremes add up bin by bin.
-        top = bins.amax((0,) if x.ndim == 2 else (0, 2)) | (_PER_OCTAVE - 1)
-        offset = torch.arange(channels, device=x.device, dtype=torch.int32) * size
-        floor = top - (size - 1)
-        if x.ndim == 3:
-            floor, offset = floor[:, None], offset[:, None]
-        index = bins.sub_(floor).clamp_(min=0).add_(offset)
-        counts = torch.bincount(index.view(-1), minlength=channels * size)
-        return cls(sample.rows, top.long(), counts.view(channels, size))
+    def empty(cls, sample: Sample, *, octaves: int = 16) -> Self:
+        channels, size = sample.values.shape[1], octaves * _PER_OCTAVE
+        low, high = sample.extremes
+        top = _bins(torch.maximum(high.abs(), low.abs())).long() | (_PER_OCTAVE - 1)
+        if not sample.rows:
+            top.fill_(_EMPTY)
+        none = torch.zeros((), dtype=torch.int32, device=top.device).expand(channels, size)
+        sketch = cls(sample.rows, top, none)
+        if sample.values.ndim == 2 and sample.rows <= _FEW * size:
+            sketch.bins = torch.empty_like(sample.values, dtype=torch.int16)
+        else:
+            sketch.counts = none.clone()
+        return sketch
+
+    def absorb(self, block: Block) -> None:
+        bins = _bins(block.size, out=block.spare(torch.int32))
+        if self.bins is None:
+            self._count(bins)
+        else:
+            self.bins[block.start : block.stop] = bins
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
@@ -59,12 +73,46 @@ class QuantileSketch(Statistic):
             raise MergeError(
                 f"sketches of {tuple(other.counts.shape)} and {tuple(self.counts.shape)} counters"
             )
+        vars(self).update(vars(self.counted()))
         top = torch.maximum(self.top, other.top)
         _move_down(self.counts, self.counts, top - self.top)
-        self.counts += other.counts
-        _move_down(self.counts, other.counts, top - other.top)
         self.top = top
         self.rows += other.rows
+        if self.rows > _MOST:
+            self.counts = self.counts.long()
+        if other.bins is not None:
+            self._count_all(other.bins)
+        else:
+            self.counts += other.counts
+            _move_down(self.counts, other.counts, self.top - other.top)
+
+    def counted(self) -> Self:
+        """Return the same sketch with every value in `counts`."""
+        if self.bins is None:
+            return self
+        sketch = type(self)(self.rows, self.top, self.counts.clone())
+        sketch._count_all(self.bins)
+        return sketch
+
+    def state(self) -> dict[str, Tensor]:
+        return {"top": self.top, "counts": self.counted().counts}
+
+    def plain(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def _count_all(self, bins: Tensor) -> None:
+        for part in bins.split(max(elements(bins) // max(bins.shape[1], 1), 1)):
+            self._count(room("spare", part, torch.int32).copy_(part))
+
+    def _count(self, bins: Tensor) -> None:
+        """Count bin numbers, in whose memory their places among the counters are worked out."""
+        channels, size = self.counts.shape
+        floor = (self.top - (size - 1)).int()
+        offset = torch.arange(channels, device=bins.device, dtype=torch.int32) * size
+        bins.sub_(per_channel(floor, bins)).clamp_(min=0).add_(per_channel(offset, bins))
+        places = bins.view(-1)
+        once = self.counts.new_ones(()).expand_as(places)
+        self.counts.view(-1).index_add_(0, places, once)
 
     def quantile(self, q: float) -> Tensor:
         """Return the q-quantile of the absolute values, shape `(channels,)`, in activation units.
@@ -81,8 +129,9 @@ class QuantileSketch(Statistic):
 
     def _ranked(self, rank: int) -> Tensor:
         """The middle of the bin that holds the value of that rank, counted from 1."""
-        size = self.counts.shape[1]
-        inside = (self.counts.cumsum(1) < rank).sum(1).clamp_(max=size - 1)
+        counts = self.counted().counts
+        size = counts.shape[1]
+        inside = (counts.cumsum(1) < rank).sum(1).clamp_(max=size - 1)
         number = (self.top - (size - 1) + inside).clamp_(min=0)
         low = _bin_edge(number)
         middle = (low + _bin_edge(number + 1)) / 2
@@ -127,6 +176,12 @@ class Histogram(Statistic):
 def _bin_edge(number: Tensor) -> Tensor:
     bits = (number << _SHIFT).to(torch.int32)
     return bits.view(torch.float32).double()
+
+
+def _bins(size: Tensor, out: Tensor | None = None) -> Tensor:
+    """The bin number of every absolute value, int32, of the shape of `size`."""
+    bits = size.to(torch.float32).contiguous().view(torch.int32)
+    return torch.bitwise_right_shift(bits, _SHIFT, out=out)
 
 
 def _move_down(counts: Tensor, part: Tensor, drop: Tensor) -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import Self
 
-from nodelens.statistics.base import Constant, Sample, wide
+from nodelens.statistics.base import Constant
+from nodelens.statistics.reduce import wide
+from nodelens.statistics.sample import Sample
 
 __all__ = ["RowNorms", "Weights"]
 

@@ -11,7 +11,13 @@ from tests.lenses.agreement import ENTRIES
 from tests.model.families import bert, down_projections, language_model, plain, text
 from tests.oracles.capture import Plain, capture
 from tests.oracles.gradient import scar
-from tests.oracles.information import about_targets
+from tests.oracles.information import (
+    about_targets,
+    class_synergy,
+    mean_over_others,
+    pairwise,
+    synergy,
+)
 
 # What needs a target, or spreads over maps only.
 TOKENS = [
@@ -142,3 +148,34 @@ def test_token_labels_are_targets_where_they_are_given():
         scores = result[name]["mutual_information_gaussian"]
         np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-7, err_msg=name)
         assert result.rows[name] == int(mask.sum())
+
+
+def test_synergy_is_measured_on_the_rows_that_have_a_target():
+    model = bert("BertForTokenClassification", num_labels=3).double()
+    batch = text([9, 6, 9, 4, 8, 7])
+    labels = torch.randint(0, 3, batch["input_ids"].shape)
+    labels[:, -1] = -100
+    labels[::2, 1] = -100
+    mask = batch["attention_mask"].bool() & (labels != -100)
+    kinds = {"gaussian_pid_synergy_mmi": synergy, "synergy_gaussian_mmi": class_synergy}
+    # Redundancy beside them looks at every token, labelled or not.
+    lenses = [Lens.from_name(name) for name in (*kinds, "average_redundancy")]
+    result = CompositeLens(lenses).analyse(model, {**batch, "labels": labels})
+    seen = capture(model, [Plain(kwargs=batch, mask=mask)])
+    everywhere = capture(model, [Plain(kwargs=batch, mask=batch["attention_mask"].bool())])
+    name = "bert.encoder.layer.0.attention.self.query"
+    for lens, oracle in kinds.items():
+        wanted = oracle(seen[name].outputs, labels[mask].numpy())
+        np.testing.assert_allclose(result[name][lens], wanted, rtol=1e-6, atol=1e-9)
+    wanted = mean_over_others(pairwise(everywhere[name].outputs))
+    np.testing.assert_allclose(result[name]["average_redundancy"], wanted, rtol=1e-8)
+
+
+def test_a_causal_language_model_with_labels_has_a_synergy():
+    model = language_model("GPT-2", torch.float32)
+    batch = text([9, 6, 9, 4])
+    lens = Lens.from_name("synergy_gaussian_mmi")
+    result = lens.analyse(model, {**batch, "labels": batch["input_ids"]})
+    assert len(result) == 9 and min(float(v.min()) for v in result.scores().values()) >= 0
+    # The last token of every text has nothing to predict.
+    assert set(result.rows.values()) == {9 + 6 + 9 + 4 - 4}

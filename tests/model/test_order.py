@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nodelens import Lens, ModelWrapper
+from nodelens import CompositeLens, Lens, ModelWrapper
 from nodelens.errors import LayerNotReachedError
 from nodelens.interventions import evaluate
 from tests.oracles.capture import Plain, capture
@@ -253,3 +253,12 @@ def test_the_fused_transformer_encoder_hides_no_layer(training: bool):
 def expected_of_encoder(model: nn.Module, batches: list[Tensor]) -> dict[str, Tensor]:
     found = expected(model, batches)
     return {name: values for name, values in found.items() if "out_proj" not in name}
+
+
+def test_what_no_pass_reaches_is_among_the_notes():
+    x, note = torch.randn(9, 4), "the forward pass never calls 'idle': not scored"
+    lens = Lens.from_name("activation_mean")
+    both = CompositeLens([lens, Lens.from_name("activation_max")])
+    for result in (lens.analyse(Idle(), x), both.run(Idle(), [x, x], progress=False)):
+        assert result.notes == [note]
+    assert Lens.from_name("activation_mean", layers="busy").analyse(Idle(), x).notes == []

@@ -1,0 +1,88 @@
+"""What one layer shows in one batch, and what several statistics of it share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nodelens.statistics.blocks import Block, blocks
+from nodelens.statistics.reduce import (
+    centred,
+    channel_extremes,
+    channel_mean,
+    channel_sum,
+    gram,
+    wide,
+)
+from nodelens.statistics.window import Window
+
+__all__ = ["Sample"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one layer shows in one batch, channels always on axis 1.
+
+    `values` is `(rows, channels)`, or `(batch, channels, positions)` for maps; `gradient` has the
+    same shape. `targets` is `(values.shape[0],)` of class numbers or `(values.shape[0], targets)`
+    of numbers. `inputs` is the layer's own input when a statistic needs both ends.
+
+    What more than one statistic needs is a property here, so that it is worked out once whatever
+    is asked for. Statistics must not write to what they get.
+    """
+
+    values: Tensor
+    gradient: Tensor | None = None
+    targets: Tensor | None = None
+    inputs: Tensor | None = None
+    window: Window | None = None
+    loss_terms: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows there are: samples, or tokens, or samples times positions."""
+        return self.values.numel() // max(self.values.shape[1], 1)
+
+    @cached_property
+    def total(self) -> Tensor:
+        """Return the sum over rows, `(channels,)`: NaN or infinite where a value is."""
+        return channel_sum(self.values)
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Return the mean over rows, `(channels,)`; exact for a constant channel."""
+        return channel_mean(self.values, self.total)
+
+    @cached_property
+    def deviation(self) -> Tensor:
+        """Return the values minus their channel's mean: what keeps float32 sums exact."""
+        return centred(self.values, self.mean)
+
+    @cached_property
+    def refined_mean(self) -> Tensor:
+        """Return the mean in float64, by what is left of it in the deviations, `(channels,)`.
+
+        A float32 mean far from zero is off by more than small correlations survive in a merge.
+        """
+        return wide(self.mean) + wide(channel_sum(self.deviation)) / max(self.rows, 1)
+
+    @cached_property
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """Return the smallest and the largest value, each `(channels,)`; inf, -inf without rows."""
+        if not self.values.numel():
+            nothing = torch.full_like(self.total, torch.inf)
+            return nothing, -nothing
+        return channel_extremes(self.values)
+
+    @cached_property
+    def products(self) -> Tensor:
+        """Return the sums of products of deviations of every two channels."""
+        return gram(self.deviation, self.deviation)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the values block by block, for sums that need nothing but a block and the mean."""
+        return blocks(self.values, self.mean)
