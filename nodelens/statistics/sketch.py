@@ -101,18 +101,23 @@ class QuantileSketch(Additive):
         return {"rows": self.rows}
 
     def _count_all(self, bins: Tensor) -> None:
+        """Count bin numbers of rows, `(rows, channels)`."""
+        floor = (self.top - (self.counts.shape[1] - 1))[:, None]
+        once = self.counts.new_ones(())
         for part in bins.split(max(elements(bins) // max(bins.shape[1], 1), 1)):
-            self._count(room("spare", part, torch.int32).copy_(part))
+            # Channel by channel, so that the counters at work stay in the cache.
+            places = room("places", part.mT, torch.int64).copy_(part.mT)
+            places.sub_(floor).clamp_(min=0)
+            self.counts.scatter_add_(1, places, once.expand_as(places))
 
     def _count(self, bins: Tensor) -> None:
-        """Count bin numbers, in whose memory their places among the counters are worked out."""
+        """Count bin numbers of maps, in whose memory their places are worked out."""
         channels, size = self.counts.shape
         floor = (self.top - (size - 1)).int()
         offset = torch.arange(channels, device=bins.device, dtype=torch.int32) * size
         bins.sub_(per_channel(floor, bins)).clamp_(min=0).add_(per_channel(offset, bins))
-        places = bins.view(-1)
-        once = self.counts.new_ones(()).expand_as(places)
-        self.counts.view(-1).index_add_(0, places, once)
+        counts = torch.bincount(bins.view(-1), minlength=channels * size)
+        self.counts += counts.view(channels, size)
 
     def quantile(self, q: float) -> Tensor:
         """Return the q-quantile of the absolute values, shape `(channels,)`, in activation units.
