@@ -159,7 +159,7 @@ def test_a_layer_of_one_group_alone_has_no_error():
     jackknife = Jackknife(made, 5)
     whole = made.aggregator()
     for rows in [2, 2, 3, 2, 2]:
-        part = list(made.analyse_batched(Sometimes().double(), [batches(1, rows)[0]]))[0]
+        (part,) = made.analyse_batched(Sometimes(), batches(1, rows))
         whole.update(part)
         jackknife.update(whole, part)
     result = whole.result()
