@@ -24,7 +24,7 @@ from nodelens.errors import (
 from nodelens.model.layers import Layer, describe, named
 from nodelens.model.route import Route, learn_route
 from nodelens.model.session import untouched
-from nodelens.model.tracing import traced
+from nodelens.model.tracing import traced, traced_hosted
 
 __all__ = ["ModelWrapper", "wrap"]
 
@@ -176,6 +176,27 @@ class ModelWrapper:
                     f"the forward pass calls {name!r} {seen} times, and {expected} times before"
                 )
         return found
+
+    def trace_hosted(self, batch: Batch, remote: bool | str, code: bytes, payload: bytes) -> Any:
+        """Return what the function in `payload` brings from a pass where the model is hosted.
+
+        Raises IncompatibleModelError for a model that nnsight does not host.
+        """
+        from nnsight.modeling.mixins.remotable import Remotable
+
+        if not isinstance(self.nnsight, Remotable):
+            kind = type(self.module).__name__
+            raise IncompatibleModelError(
+                f"remote={remote!r} needs a model that nnsight hosts, such as "
+                f"nnsight.TransformersModel(name), and got {kind}"
+            )
+        with self._explained(batch), untouched(self.module):
+            return traced_hosted(self, batch, remote, code, payload)
+
+    def follow(self, route: Route, tracer: Any) -> None:
+        """Take part in a trace that is open already, on a route that is known."""
+        _ROUTES[self.module] = route
+        self._tracer = tracer
 
     @contextmanager
     def visit(self, number: int) -> Iterator[None]:
