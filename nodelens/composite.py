@@ -15,6 +15,7 @@ from nodelens.model.gather import Measured
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.reading import ReadingLens
 from nodelens.registry import LENSES
+from nodelens.statistics.read import Read
 from nodelens.stream import Stream
 
 __all__ = ["CompositeLens"]
@@ -76,8 +77,8 @@ class CompositeLens(ReadingLens):
                 return f"lens {lens.name!r}: {reason}"
         return None
 
-    def wanted(self, model: ModelWrapper) -> dict[str, list[Any]]:
-        wanted: dict[str, list[Any]] = {}
+    def wanted(self, model: ModelWrapper) -> dict[str, list[Read]]:
+        wanted: dict[str, list[Read]] = {}
         for lens in self._readers:
             for layer, reads in lens.wanted(model).items():
                 wanted.setdefault(layer, []).extend(reads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from nodelens.model.route import Route
 from nodelens.model.shipping import packages_of, sources, writable
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.statistics.base import Statistic
+from nodelens.statistics.read import Read
 
 if TYPE_CHECKING:
     from nodelens.lens import Lens
@@ -29,11 +30,12 @@ def measured_elsewhere(stream: Stream, batch: Batch) -> Measured:
     Raises IncompatibleModelError for a lens that needs the model here, and what the pass raises.
     """
     lens, model = stream.lens, stream.model
-    _check_hostable(lens, stream, batch)
-    watched, route = list(lens._watched(stream, batch)), model.route(batch)
+    reads = [read for wanted in lens.wanted(model).values() for read in wanted]
+    _check_hostable(lens, stream, batch, reads)
     there = replace(stream, model=None, settled={}, batch_options={})  # type: ignore[arg-type]
-    payload = writable(_measure, (there, replace(batch, loss=None), route, watched))
-    code = sources(packages_of(_classes(lens, model)))
+    route = model.route(batch)
+    payload = writable(_measure, (there, replace(batch, loss=None), route, dict(model.references)))
+    code = sources(packages_of(_classes(lens, reads)))
     found = model.trace_hosted(batch, stream.remote, code, payload)
     if "error" in found:
         name, message = found["error"]
@@ -43,24 +45,28 @@ def measured_elsewhere(stream: Stream, batch: Batch) -> Measured:
 
 
 def _measure(
-    model: Any, tracer: Any, stream: Stream, batch: Batch, route: Route, watched: list[str]
+    model: Any, tracer: Any, stream: Stream, batch: Batch, route: Route, references: dict[str, Any]
 ) -> dict[str, Any]:
     """What the server does inside the trace; gives back plain data, as it forgets our classes."""
+    wrapper = stream.model = ModelWrapper(model)
+    wrapper.follow(route, tracer)
+    wrapper.references = references
+    calls = model.interleaver.counts
+    before = dict(calls)
     try:
-        wrapper = ModelWrapper(model)
-        wrapper.follow(route, tracer)
-        stream.model = wrapper
-        calls = model.interleaver.counts
-        before = dict(calls)
-        batch = batch.to(wrapper.device)
-        found = stream.lens._intervene(wrapper, batch=batch, stream=stream, **stream.own_options)
-        packed = _packed(stream.lens, getattr(found, "measured", found))
-        _ = model.output  # waits for the end of the pass, when all calls are counted
-        sites = {name: f"{wrapper.envoy(name).path}.output" for name in watched}
-        visits = {name: calls[site] - before.get(site, 0) for name, site in sites.items()}
+        packed, watched = _intervene(stream, batch.to(wrapper.device))
     except NodeLensError as error:
         return {"error": (type(error).__name__, str(error))}
+    _ = model.output  # waits for the end of the pass, when all calls are counted
+    sites = {name: f"{wrapper.envoy(name).path}.output" for name in watched}
+    visits = {name: calls[site] - before.get(site, 0) for name, site in sites.items()}
     return {"packed": packed, "visits": visits}
+
+
+def _intervene(stream: Stream, batch: Batch) -> tuple[Any, list[str]]:
+    lens = stream.lens
+    found = lens._intervene(stream.model, batch=batch, stream=stream, **stream.own_options)
+    return _packed(lens, getattr(found, "measured", found)), list(lens._watched(stream, batch))
 
 
 def _packed(lens: Lens, measured: Any) -> Any:
@@ -76,17 +82,17 @@ def _packed(lens: Lens, measured: Any) -> Any:
     return aggregator.packed()
 
 
-def _check_hostable(lens: Lens, stream: Stream, batch: Batch) -> None:
-    if (reason := _refusal(lens, stream, batch)) is not None:
+def _check_hostable(lens: Lens, stream: Stream, batch: Batch, reads: Sequence[Read]) -> None:
+    if (reason := _refusal(lens, stream, batch, reads)) is not None:
         raise IncompatibleModelError(f"remote={stream.remote!r}: {reason}; run it without remote=")
 
 
-def _refusal(lens: Lens, stream: Stream, batch: Batch) -> str | None:
+def _refusal(lens: Lens, stream: Stream, batch: Batch, reads: Sequence[Read]) -> str | None:
     if lens.edits:
         return "the lens compares outputs of the edited model here, so the model has to be here"
     if len(lens._bodies(stream.model, {"batch": batch, "stream": stream})) > 1:
         return "a hosted pass has one reader, and some parts of the composite read on their own"
-    if lens._needs_gradient(stream, batch):
+    if any("gradient" in read.statistic.needs for read in reads):
         return "the lens takes the gradient of the loss after the pass, so the model has to be here"
     return None
 
@@ -100,12 +106,7 @@ def _check_visits(visits: dict[str, int], route: Route) -> None:
             )
 
 
-def _classes(lens: Lens, model: ModelWrapper) -> Iterable[type]:
+def _classes(lens: Lens, reads: Sequence[Read]) -> Iterator[type]:
     """Every class the server must know: the lens, its parts, and the statistics they read."""
-    parts = [lens, *getattr(lens, "lenses", ())]
-    yield from (type(part) for part in parts)
-    for part in parts:
-        for layer in part._selected(model):
-            described = model.layers.get(layer)
-            reads = {} if described is None else part.reads(described)
-            yield from (read.statistic for read in reads.values())
+    yield from (type(part) for part in (lens, *getattr(lens, "lenses", ())))
+    yield from (read.statistic for read in reads)

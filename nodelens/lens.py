@@ -193,6 +193,10 @@ class Lens(ABC):
         Gets `batch` (the prepared Batch) and `stream`, and the lens's own options by keyword.
         """
 
+    def wanted(self, model: ModelWrapper) -> dict[str, list[Read]]:
+        """Return the reads of every selected layer; none for a lens that reads on its own."""
+        return {}
+
     def _bodies(
         self, model: ModelWrapper, intervention_kwargs: Mapping[str, Any]
     ) -> list[Callable[[], Any]]:

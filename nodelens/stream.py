@@ -19,7 +19,7 @@ from nodelens.errors import (
 )
 from nodelens.hosted import measured_elsewhere
 from nodelens.model.gather import Measured
-from nodelens.model.wrapper import ModelWrapper
+from nodelens.model.wrapper import ModelWrapper, wrap
 
 if TYPE_CHECKING:
     from nodelens.lens import Lens
@@ -47,7 +47,9 @@ class Stream:
         prepared = lens.prepare_options()
         own = lens.intervene_options()
         _check_options(lens, options, [*sorted(prepared | own), *BATCH_OPTIONS, "remote"])
+        remote = options.get("remote", False)
         try:
+            model = wrap(model, hosted=bool(remote))
             wrapper = lens.prepare(model, **{k: v for k, v in options.items() if k in prepared})
         except NodeLensError as error:
             error.within(f"lens {lens.name!r}")
@@ -57,7 +59,7 @@ class Stream:
             wrapper,
             {k: v for k, v in options.items() if k in BATCH_OPTIONS},
             {k: v for k, v in options.items() if k in own},
-            remote=options.get("remote", False),
+            remote=remote,
         )
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
