@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nodelens import CompositeLens, Lens, LensResult
+from nodelens import CompositeLens, Lens, LensResult, Settled
 from nodelens.errors import InvalidValueError
 from nodelens.jackknife import Jackknife, jackknife_error, leave_one_out
 from nodelens.testing.trial import assert_close, assert_equal
@@ -110,6 +110,16 @@ def test_the_groups_are_as_they_were_after_the_merges():
 def test_the_scores_are_the_same_to_the_bit_without_errors():
     assert_equal(run(batches()), run(batches(), standard_errors=False))
     assert run(batches(), standard_errors=False).standard_errors == {}
+
+
+def test_a_settled_stream_has_the_errors_of_what_it_read():
+    until = Settled(top=0.25, patience=3)
+    settled = run(batches(30), until=until)
+    seen = settled.rows["model"] // 20
+    assert 4 <= seen < 30
+    assert_equal(settled, run(batches(30)[:seen]))
+    found, expected = settled.standard_errors, run(batches(30)[:seen]).standard_errors
+    assert all(torch.equal(found["model"][name], expected["model"][name]) for name in NAMES)
 
 
 def test_weights_have_no_error():
