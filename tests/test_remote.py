@@ -186,7 +186,10 @@ def test_weights_that_are_not_here_are_not_needed(tmp_path: Path, monkeypatch: p
     assert all(p.is_meta for p in far._module.parameters())
 
 
-def test_the_model_and_the_modules_are_as_they_were(model: Any):
+def test_the_model_and_the_modules_are_as_they_were(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(str(tmp_path))
     module, path = model._module, list(sys.path)
     before = {k: v.clone() for k, v in module.state_dict().items()}
     loaded, measure = dict(sys.modules), Moments.measure.__func__
@@ -314,7 +317,12 @@ def test_what_is_no_statistic_does_not_come_back(model: Any, plugin: Any):
         plugin.Leaky(layers="*up_proj").analyse(model, batch(), **LOCAL)
 
 
-def test_the_packages_sent_are_those_of_the_classes():
+def test_the_packages_sent_are_those_of_the_classes(silence: Lens):
+    from nodelens.hosted import _classes
+
+    (read,) = silence.reads(None).values()
+    sent = packages_of(_classes(Lens.from_name("activation_mean"), [read]))
+    assert sent == {"nodelens", "nodelens_lenses", "acme_lens"}
     assert packages_of([Moments]) == {"nodelens"}
     assert packages_of([type(Lens.from_name("activation_mean"))]) == {"nodelens", "nodelens_lenses"}
     assert len(sources(frozenset({"nodelens"}))) < 300_000

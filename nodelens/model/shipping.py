@@ -75,7 +75,7 @@ def sources(packages: frozenset[str]) -> bytes:
     """
     texts: dict[str, tuple[bool, str]] = {}
     for package in sorted(packages):
-        file = getattr(sys.modules[package], "__file__", None)
+        file = getattr(sys.modules.get(package), "__file__", None)
         if package == "__main__" or file is None:
             raise InvalidValueError(
                 f"what is defined in {package!r} cannot be sent to a hosted model: "
