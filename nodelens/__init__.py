@@ -9,6 +9,7 @@ from nodelens.lens import Lens
 from nodelens.metrics import MetricLens, get_metric, list_metrics
 from nodelens.model import ModelWrapper, load_model
 from nodelens.result import LensResult
+from nodelens.settled import Settled
 
 try:
     __version__ = version("nodelens")
@@ -23,6 +24,7 @@ __all__ = [
     "MetricLens",
     "ModelWrapper",
     "NodeLensError",
+    "Settled",
     "get_metric",
     "list_metrics",
     "load_model",

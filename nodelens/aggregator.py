@@ -81,8 +81,8 @@ class Aggregator:
         Every rank gets the same; without a process group this is a copy of the one rank.
         """
         merged = Aggregator(self.lens)
-        for index, tensors in gathered(self._packed()):
-            merged.merge(_unpacked(self.lens, index, tensors))
+        for index, tensors in gathered(self.packed()):
+            merged.merge(Aggregator.unpacked(self.lens, index, tensors))
         return merged
 
     def result(self, remarks: Sequence[str] = ()) -> LensResult:
@@ -111,7 +111,7 @@ class Aggregator:
 
     def save(self, path: str | Path) -> None:
         """Write the state to one safetensors file; an older file is replaced in one step."""
-        index, tensors = self._packed()
+        index, tensors = self.packed()
         save_tensors(Path(path), tensors, {"nodelens": json.dumps(index)})
 
     @classmethod
@@ -133,14 +133,15 @@ class Aggregator:
             lens = _lens_of(saved)
         elif lens.spec() != saved:
             raise MergeError(f"{os.fspath(path)!r} was measured by {saved}, not by {lens!r}")
-        return _unpacked(lens, index, tensors)
+        return cls.unpacked(lens, index, tensors)
 
     @classmethod
     def resumed(cls, lens: Lens, path: str | Path | None) -> Aggregator:
         """Return the aggregator at `path` if there is one, else an empty one."""
         return cls(lens) if path is None or not Path(path).exists() else cls.load(path, lens)
 
-    def _packed(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def packed(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the state as an index of plain data and the tensors that it names."""
         entries: list[dict[str, Any]] = []
         tensors: dict[str, Tensor] = {}
         for layer, found in self.statistics.items():
@@ -165,6 +166,20 @@ class Aggregator:
         }
         return index, tensors
 
+    @classmethod
+    def unpacked(
+        cls, lens: Lens, index: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> Aggregator:
+        """Return the aggregator that `packed()` wrote down."""
+        aggregator = cls(lens)
+        aggregator.batches = index["batches"]
+        for number, entry in enumerate(index["entries"]):
+            key = Read.from_json(entry["key"]) if isinstance(entry["key"], dict) else entry["key"]
+            state = {name: tensors[f"{number}.{name}"] for name in entry["tensors"]}
+            statistic = Statistic.of_kind(entry["kind"]).from_state(state, entry["plain"])
+            aggregator.statistics.setdefault(entry["layer"], {})[key] = statistic
+        return aggregator
+
 
 def _lens_of(spec: Mapping[str, Any]) -> Lens:
     if not spec.get("complete", True):
@@ -172,17 +187,6 @@ def _lens_of(spec: Mapping[str, Any]) -> Lens:
             f"lens {spec['name']!r} had options that cannot be saved: pass lens= to load it"
         )
     return LENSES.get(spec["name"]).restored(spec)
-
-
-def _unpacked(lens: Lens, index: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Aggregator:
-    aggregator = Aggregator(lens)
-    aggregator.batches = index["batches"]
-    for number, entry in enumerate(index["entries"]):
-        key = Read.from_json(entry["key"]) if isinstance(entry["key"], dict) else entry["key"]
-        state = {name: tensors[f"{number}.{name}"] for name in entry["tensors"]}
-        statistic = Statistic.of_kind(entry["kind"]).from_state(state, entry["plain"])
-        aggregator.statistics.setdefault(entry["layer"], {})[key] = statistic
-    return aggregator
 
 
 def _rows(found: Mapping[Any, Statistic]) -> list[int]:

@@ -15,6 +15,7 @@ from nodelens.model.gather import Measured
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.reading import ReadingLens
 from nodelens.registry import LENSES
+from nodelens.statistics.read import Read
 from nodelens.stream import Stream
 
 __all__ = ["CompositeLens"]
@@ -79,8 +80,8 @@ class CompositeLens(ReadingLens):
     def left_out(self, model: ModelWrapper) -> list[str]:
         return list(dict.fromkeys(n for lens in self.lenses for n in lens.left_out(model)))
 
-    def wanted(self, model: ModelWrapper) -> dict[str, list[Any]]:
-        wanted: dict[str, list[Any]] = {}
+    def wanted(self, model: ModelWrapper) -> dict[str, list[Read]]:
+        wanted: dict[str, list[Read]] = {}
         for lens in self._readers:
             for layer, reads in lens.wanted(model).items():
                 wanted.setdefault(layer, []).extend(reads)

@@ -21,12 +21,14 @@ from nodelens.errors import (
     UnknownOptionError,
     nearest,
 )
+from nodelens.jackknife import Jackknife
 from nodelens.model.gather import Measured
 from nodelens.model.selection import compiled, in_forward_order, select
 from nodelens.model.wrapper import ModelWrapper, wrap
 from nodelens.progress import Progress, watched
 from nodelens.registry import LENSES
 from nodelens.result import LensResult
+from nodelens.settled import Settled, Settling
 from nodelens.statistics.read import Read
 from nodelens.stream import Stream, as_one, check_batches, keywords
 
@@ -195,6 +197,10 @@ class Lens(ABC):
         Gets `batch` (the prepared Batch) and `stream`, and the lens's own options by keyword.
         """
 
+    def wanted(self, model: ModelWrapper) -> dict[str, list[Read]]:
+        """Return the reads of every selected layer; none for a lens that reads on its own."""
+        return {}
+
     def _bodies(
         self, model: ModelWrapper, intervention_kwargs: Mapping[str, Any]
     ) -> list[Callable[[], Any]]:
@@ -274,29 +280,58 @@ class Lens(ABC):
         progress: bool | Progress = True,
         resume: str | Path | None = None,
         save_every: int = 100,
+        until: Settled | None = None,
+        standard_errors: bool = False,
+        groups: int = 20,
         **kwargs: Any,
     ) -> LensResult:
         """Return the scores of a whole stream of batches.
 
         `progress` is True for a bar, or a function of (batches done, rows seen). With `resume`, a
         path, the statistics are saved there every `save_every` batches, at the end and on an
-        interrupt, and a later call goes on behind the batches they hold.
+        interrupt, and a later call goes on behind the batches they hold. `until` ends the stream
+        once the top channels are settled. `standard_errors` adds a jackknife standard error to
+        every score, from the stream's batches dealt to `groups` groups; not with `resume`.
         """
         check_batches(batches)
         aggregator = Aggregator.resumed(self, resume)
+        followers = self._followers(until, groups if standard_errors else None, resume)
         state = torch.get_rng_state()
         try:
-            remaining = watched(batches, aggregator.batches, progress, lambda: aggregator.rows)
+            remaining = watched(
+                batches,
+                aggregator.batches,
+                progress,
+                lambda: aggregator.rows,
+                lambda: any(follower.ended for follower in followers),
+            )
             stream = Stream.open(self, model, kwargs)
             for statistics in stream.measured(remaining, aggregator.batches):
                 aggregator.update(statistics)
+                for follower in followers:
+                    follower.update(aggregator, statistics)
                 if resume is not None and aggregator.batches % save_every == 0:
                     aggregator.save(resume)
         finally:
             torch.set_rng_state(state)
             if resume is not None and aggregator.batches and aggregator.whole:
                 aggregator.save(resume)
-        return aggregator.result(stream.remarks())
+        result = aggregator.result(stream.remarks())
+        for follower in followers:
+            follower.conclude(result)
+        return result
+
+    def _followers(
+        self, until: Settled | None, groups: int | None, resume: str | Path | None
+    ) -> list[Settling | Jackknife]:
+        """What looks at a run's statistics as they come, and adds to its result."""
+        if groups is not None and resume is not None:
+            raise InvalidValueError(
+                "standard_errors=True does not go with resume=: the saved statistics are merged, "
+                "so they cannot be dealt to groups any more"
+            )
+        settling = [] if until is None else [Settling(until)]
+        return [*settling, *([] if groups is None else [Jackknife(self, groups)])]
 
     # Scoring
 

@@ -13,10 +13,17 @@ Progress = Callable[[int, int], None]
 
 
 def watched(
-    batches: Iterable[Any], skip: int, progress: bool | Progress, rows: Callable[[], int]
+    batches: Iterable[Any],
+    skip: int,
+    progress: bool | Progress,
+    rows: Callable[[], int],
+    ended: Callable[[], bool] = lambda: False,
 ) -> Iterator[Any]:
-    """Yield the batches behind the first `skip`, showing how far the stream has come."""
-    remaining = islice(batches, skip, None)
+    """Yield the batches behind the first `skip`, showing how far the stream has come.
+
+    Once `ended()`, no further batch is asked for.
+    """
+    remaining = _before_end(islice(batches, skip, None), ended)
     if progress is False:
         yield from remaining
     elif callable(progress):
@@ -25,6 +32,13 @@ def watched(
             progress(done + 1, rows())
     else:
         yield from _with_bar(remaining, skip, _length(batches), rows)
+
+
+def _before_end(batches: Iterable[Any], ended: Callable[[], bool]) -> Iterator[Any]:
+    for batch in batches:
+        yield batch
+        if ended():
+            break
 
 
 def _length(batches: Iterable[Any]) -> int | None:

@@ -27,7 +27,8 @@ class LensResult(dict[str, dict[str, Tensor]]):
 
     `units` and `importance` (+1: keep channels with high scores, -1: with low ones, 0: neither) are
     by score, `rows` by layer; `lens` and `params` say what measured them, and `notes` what to know
-    when reading them (pairs that were clamped, layers that were left out).
+    when reading them (pairs that were clamped, layers that were left out). `standard_errors` has
+    the scores' shape, in their units; it is empty unless a run was asked for them.
     """
 
     def __init__(
@@ -40,19 +41,16 @@ class LensResult(dict[str, dict[str, Tensor]]):
         importance: Mapping[str, int] | None = None,
         rows: Mapping[str, int] | None = None,
         notes: Sequence[str] = (),
+        standard_errors: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
-        super().__init__(
-            {
-                layer: {n: t.detach().double().cpu() for n, t in s.items()}
-                for layer, s in scores.items()
-            }
-        )
+        super().__init__(_plain(scores))
         self.lens = lens
         self.params = dict(params or {})
         self.units = dict(units or {})
         self.importance = dict(importance or {})
         self.rows = dict(rows or {})
         self.notes = list(notes)
+        self.standard_errors = _plain(standard_errors or {})
 
     def __getitem__(self, layer: str) -> dict[str, Tensor]:
         if layer not in self:
@@ -97,19 +95,14 @@ class LensResult(dict[str, dict[str, Tensor]]):
         return sorted(found, key=lambda entry: -entry[2])[:k]
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return a tidy table with columns layer, channel, score, value, unit."""
+        """Return a tidy table with columns layer, channel, score, value, unit.
+
+        With standard errors there is a column standard_error, behind the value.
+        """
         import pandas
 
         frames = [
-            pandas.DataFrame(
-                {
-                    "layer": layer,
-                    "channel": range(len(values)),
-                    "score": name,
-                    "value": values.numpy(),
-                    "unit": self.units.get(name, ""),
-                }
-            )
+            pandas.DataFrame(self._columns(layer, name, values))
             for layer, scores in self.items()
             for name, values in scores.items()
             if values.ndim == 1
@@ -120,6 +113,17 @@ class LensResult(dict[str, dict[str, Tensor]]):
             if frames
             else pandas.DataFrame(columns=columns)
         )
+
+    def _columns(self, layer: str, name: str, values: Tensor) -> dict[str, Any]:
+        errors = self.standard_errors.get(layer, {}).get(name)
+        return {
+            "layer": layer,
+            "channel": range(len(values)),
+            "score": name,
+            "value": values.numpy(),
+            **({} if errors is None else {"standard_error": errors.numpy()}),
+            "unit": self.units.get(name, ""),
+        }
 
     def plot(self, ax: Axes | None = None, score: str | None = None) -> Axes:
         """Return axes with the sorted scores of every layer, one line each."""
@@ -137,12 +141,14 @@ class LensResult(dict[str, dict[str, Tensor]]):
         return ax
 
     def save(self, directory: str | Path) -> None:
-        """Write `scores.safetensors` (raw scores) and `result.json` (units, provenance)."""
+        """Write `scores.safetensors` (raw scores) and `result.json` (units, provenance).
+
+        Standard errors, when there are any, go to `standard_errors.safetensors`.
+        """
         folder = Path(directory)
-        tensors = {f"{layer}:{name}": v for layer, s in self.items() for name, v in s.items()}
-        if len(tensors) < sum(map(len, self.values())):
-            raise OutputError("two scores would be saved under one name, as names hold colons")
-        save_tensors(folder / "scores.safetensors", tensors)
+        save_tensors(folder / "scores.safetensors", _flat(self))
+        if self.standard_errors:
+            save_tensors(folder / "standard_errors.safetensors", _flat(self.standard_errors))
         about = {
             "format": _FORMAT,
             "lens": self.lens,
@@ -151,7 +157,8 @@ class LensResult(dict[str, dict[str, Tensor]]):
             "importance": self.importance,
             "rows": self.rows,
             "notes": self.notes,
-            "scores": {layer: list(scores) for layer, scores in self.items()},
+            "scores": _names(self),
+            "standard_errors": _names(self.standard_errors),
         }
         write_text(folder / "result.json", json.dumps(about, indent=2))
 
@@ -165,12 +172,12 @@ class LensResult(dict[str, dict[str, Tensor]]):
             raise OutputError(f"no result in {str(folder)!r}: {failure}") from failure
         if about.get("format") != _FORMAT:
             raise OutputError(f"{str(folder)!r} has format {about.get('format')}, not {_FORMAT}")
-        tensors, _ = load_tensors(folder / "scores.safetensors")
+        errors = about.get("standard_errors")  # None in files from before there were any
         return cls(
-            {
-                layer: {n: tensors[f"{layer}:{n}"] for n in names}
-                for layer, names in about["scores"].items()
-            },
+            _nested(folder / "scores.safetensors", about["scores"]),
+            standard_errors=_nested(folder / "standard_errors.safetensors", errors)
+            if errors
+            else None,
             **{
                 key: about[key]
                 for key in ("lens", "params", "units", "importance", "rows", "notes")
@@ -195,6 +202,30 @@ class LensResult(dict[str, dict[str, Tensor]]):
                 rows.append("".join(f"<td>{html.escape(str(c))}</td>" for c in cells))
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _plain(values: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    return {
+        layer: {name: t.detach().double().cpu() for name, t in named.items()}
+        for layer, named in values.items()
+    }
+
+
+def _names(values: Mapping[str, Mapping[str, Tensor]]) -> dict[str, list[str]]:
+    return {layer: list(named) for layer, named in values.items()}
+
+
+def _flat(values: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return all tensors under "layer:name"; OutputError when two would share one."""
+    tensors = {f"{layer}:{name}": t for layer, named in values.items() for name, t in named.items()}
+    if len(tensors) < sum(map(len, values.values())):
+        raise OutputError("two scores would be saved under one name, as names hold colons")
+    return tensors
+
+
+def _nested(path: Path, names: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Tensor]]:
+    tensors, _ = load_tensors(path)
+    return {layer: {n: tensors[f"{layer}:{n}"] for n in own} for layer, own in names.items()}
 
 
 def _summary(name: str, values: Tensor, units: Mapping[str, str]) -> str:

@@ -17,9 +17,10 @@ from nodelens.errors import (
     UnknownOptionError,
     nearest,
 )
+from nodelens.hosted import measured_elsewhere
 from nodelens.model.gather import Measured
 from nodelens.model.selection import shortened
-from nodelens.model.wrapper import ModelWrapper
+from nodelens.model.wrapper import ModelWrapper, wrap
 
 if TYPE_CHECKING:
     from nodelens.lens import Lens
@@ -36,6 +37,7 @@ class Stream:
     batch_options: Mapping[str, Any] = field(default_factory=dict)
     own_options: Mapping[str, Any] = field(default_factory=dict)
     settled: dict[str, Any] = field(default_factory=dict)
+    remote: bool | str = False
 
     @classmethod
     def open(cls, lens: Lens, model: Any, options: Mapping[str, Any]) -> Stream:
@@ -45,8 +47,10 @@ class Stream:
         """
         prepared = lens.prepare_options()
         own = lens.intervene_options()
-        _check_options(lens, options, [*sorted(prepared | own), *BATCH_OPTIONS])
+        _check_options(lens, options, [*sorted(prepared | own), *BATCH_OPTIONS, "remote"])
+        remote = options.get("remote", False)
         try:
+            model = wrap(model, hosted=bool(remote))
             wrapper = lens.prepare(model, **{k: v for k, v in options.items() if k in prepared})
         except NodeLensError as error:
             error.within(f"lens {lens.name!r}")
@@ -56,6 +60,7 @@ class Stream:
             wrapper,
             {k: v for k, v in options.items() if k in BATCH_OPTIONS},
             {k: v for k, v in options.items() if k in own},
+            remote=remote,
         )
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
@@ -92,6 +97,8 @@ class Stream:
             return self._pass(batch)
 
     def _pass(self, batch: Batch) -> Measured:
+        if self.remote:
+            return measured_elsewhere(self, batch)
         options = {"batch": batch, "stream": self, **self.own_options}
         found = self.lens._trace(
             self.model, *batch.args, model_kwargs=batch.kwargs, intervention_kwargs=options

@@ -169,7 +169,7 @@ def test_tensors_of_something_else_are_refused(tmp_path: Path):
 def test_a_file_imports_nothing(tmp_path: Path):
     made = Lens.from_name("activation_mean")
     aggregator = aggregated(made, list(made.analyse_batched(IMAGES.model(), batches(1))))
-    index, tensors = aggregator._packed()
+    index, tensors = aggregator.packed()
     for entry in index["entries"]:
         entry["kind"] = "os.system"
     save_tensors(tmp_path / "s", tensors, {"nodelens": json.dumps(index)})

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-__all__ = ["full_precision", "untouched"]
+__all__ = ["full_precision", "shapes_alone", "untouched"]
 
 _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
@@ -44,6 +44,17 @@ def full_precision(device: torch.device) -> Iterator[None]:
         yield
         return
     with torch.autocast(device.type, enabled=False):
+        yield
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Run a pass without numbers, as nnsight's `scan` does: what it shows are calls and shapes."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    shapes = ShapeEnv(assume_static_by_default=True)
+    with FakeTensorMode(allow_non_fake_inputs=True, shape_env=shapes):
         yield
 
 

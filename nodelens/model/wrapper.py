@@ -24,8 +24,8 @@ from nodelens.errors import (
 )
 from nodelens.model.layers import Layer, describe, named
 from nodelens.model.route import Route, learn_route
-from nodelens.model.session import untouched
-from nodelens.model.tracing import traced
+from nodelens.model.session import shapes_alone, untouched
+from nodelens.model.tracing import traced, traced_hosted
 
 __all__ = ["ModelWrapper", "wrap"]
 
@@ -40,8 +40,10 @@ class ModelWrapper:
     `wrapper.encoder.layers[0].output` reads what that module returns, inside a lens.
     """
 
-    def __init__(self, model: Any, tracked_layers: Sequence[str] | None = None) -> None:
-        self.module, self.nnsight = _unwrap(model)
+    def __init__(
+        self, model: Any, tracked_layers: Sequence[str] | None = None, *, hosted: bool = False
+    ) -> None:
+        self.module, self.nnsight = _unwrap(model, hosted)
         self.tokenizer = getattr(model, "tokenizer", None)
         self._modules = named(self.module)
         _check_initialised(self._modules)
@@ -72,9 +74,9 @@ class ModelWrapper:
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the first parameter, the CPU for a model without any."""
+        """Return the device of the first parameter, the CPU for a model without any, or hosted."""
         first = next(self.module.parameters(), None)
-        return torch.device("cpu") if first is None else first.device
+        return torch.device("cpu") if first is None or first.is_meta else first.device
 
     def torch_module(self, name: str) -> nn.Module:
         """Return the torch module of a layer."""
@@ -135,6 +137,11 @@ class ModelWrapper:
             return self._plain(batch)
 
     def _plain(self, batch: Batch) -> Any:
+        if any(p.is_meta for p in self.module.parameters()):
+            # The weights are elsewhere; shapes are enough to learn the route from.
+            with untouched(self.module), shapes_alone():
+                batch = batch.to(torch.device("meta"))
+                return self.module(*batch.args, **batch.kwargs)
         with untouched(self.module):
             return self.module(*batch.args, **batch.kwargs)
 
@@ -186,6 +193,27 @@ class ModelWrapper:
                 )
         return found
 
+    def trace_hosted(self, batch: Batch, remote: bool | str, code: bytes, payload: bytes) -> Any:
+        """Return what the function in `payload` brings from a pass where the model is hosted.
+
+        Raises IncompatibleModelError for a model that nnsight does not host.
+        """
+        from nnsight.modeling.mixins.remotable import Remotable
+
+        if not isinstance(self.nnsight, Remotable):
+            kind = type(self.module).__name__
+            raise IncompatibleModelError(
+                f"remote={remote!r} needs a model that nnsight hosts, such as "
+                f"nnsight.TransformersModel(name), and got {kind}"
+            )
+        with self._explained(batch), untouched(self.module):
+            return traced_hosted(self, batch, remote, code, payload)
+
+    def follow(self, route: Route, tracer: Any) -> None:
+        """Take part in a trace that is open already, on a route that is known."""
+        _ROUTES[self.module] = route
+        self._tracer = tracer
+
     @contextmanager
     def visit(self, number: int) -> Iterator[None]:
         """Within a trace, let reads mean a module's visit `number`, counted from 0."""
@@ -232,12 +260,15 @@ class ModelWrapper:
         return {name: w.detach() for name, w in weights.items() if isinstance(w, Tensor)}
 
 
-def wrap(model: Any) -> ModelWrapper:
-    """Return `model` itself when it is wrapped already, else a wrapper of it."""
-    return model if isinstance(model, ModelWrapper) else ModelWrapper(model)
+def wrap(model: Any, *, hosted: bool = False) -> ModelWrapper:
+    """Return `model` itself when it is wrapped already, else a wrapper of it.
+
+    The weights of a `hosted` model are not loaded, where nnsight has not done so already.
+    """
+    return model if isinstance(model, ModelWrapper) else ModelWrapper(model, hosted=hosted)
 
 
-def _unwrap(model: Any) -> tuple[nn.Module, Any]:
+def _unwrap(model: Any, hosted: bool) -> tuple[nn.Module, Any]:
     if isinstance(model, ModelWrapper):
         return model.module, model.nnsight
     import nnsight
@@ -248,7 +279,7 @@ def _unwrap(model: Any) -> tuple[nn.Module, Any]:
             warnings.filterwarnings("ignore", message=".*has a submodule named.*")
             return model, nnsight.NNsight(model)
     if isinstance(model, nnsight.Envoy):
-        if any(p.is_meta for p in model._module.parameters()):
+        if not hosted and any(p.is_meta for p in model._module.parameters()):
             model.dispatch()
         return model._module, model
     raise IncompatibleModelError(
