@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from nodelens.errors import InvalidValueError, MergeError, NodeLensError, OutputError
-from nodelens.files import load_tensors, save_tensors
+from nodelens.files import load_metadata, load_tensors, save_tensors
 from nodelens.registry import LENSES
 from nodelens.result import LensResult
 from nodelens.statistics.base import Statistic
@@ -37,6 +37,8 @@ class Aggregator:
         self.lens = lens
         self.statistics: dict[str, dict[Any, Statistic]] = {}
         self.batches = 0
+        self.about: dict[str, Any] = {}
+        """Plain facts saved with the state: what it was measured of."""
         self.whole = True
         """False when taking statistics in was interrupted: some of them count, others do not."""
 
@@ -66,6 +68,7 @@ class Aggregator:
             for key, statistic in found.items():
                 try:
                     if key in mine:
+                        mine[key] = _beside(mine[key], statistic)
                         mine[key].merge(statistic)
                     else:
                         mine[key] = statistic.widened()
@@ -81,7 +84,9 @@ class Aggregator:
         Every rank gets the same; without a process group this is a copy of the one rank.
         """
         merged = Aggregator(self.lens)
-        for index, tensors in gathered(self._packed()):
+        index, tensors = self._packed()
+        # One rank's devices may not exist on another.
+        for index, tensors in gathered((index, {k: t.cpu() for k, t in tensors.items()})):
             merged.merge(_unpacked(self.lens, index, tensors))
         return merged
 
@@ -109,10 +114,14 @@ class Aggregator:
             rows={name: max(_rows(self.statistics[name]), default=0) for name in scores},
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write the state to one safetensors file; an older file is replaced in one step."""
+    def save(self, path: str | Path, *, make_folder: bool = True) -> None:
+        """Write the state to one safetensors file; an older file is replaced in one step.
+
+        Raises OutputError when it cannot be written; the older file is then as it was.
+        """
         index, tensors = self._packed()
-        save_tensors(Path(path), tensors, {"nodelens": json.dumps(index)})
+        metadata = {"nodelens": json.dumps(index)}
+        save_tensors(Path(path), tensors, metadata, make_folder=make_folder)
 
     @classmethod
     def load(cls, path: str | Path, lens: Lens | None = None) -> Aggregator:
@@ -121,13 +130,7 @@ class Aggregator:
         Raises OutputError for a file that is not one, MergeError for another lens's.
         """
         tensors, metadata = load_tensors(Path(path))
-        if "nodelens" not in metadata:
-            raise OutputError(f"{os.fspath(path)!r} holds no aggregator")
-        index = json.loads(metadata["nodelens"])
-        if index["format"] != _FORMAT:
-            raise OutputError(
-                f"{os.fspath(path)!r} has format {index['format']}, expected {_FORMAT}"
-            )
+        index = _index(path, metadata)
         saved = index["lens"]
         if lens is None:
             lens = _lens_of(saved)
@@ -135,10 +138,11 @@ class Aggregator:
             raise MergeError(f"{os.fspath(path)!r} was measured by {saved}, not by {lens!r}")
         return _unpacked(lens, index, tensors)
 
-    @classmethod
-    def resumed(cls, lens: Lens, path: str | Path | None) -> Aggregator:
-        """Return the aggregator at `path` if there is one, else an empty one."""
-        return cls(lens) if path is None or not Path(path).exists() else cls.load(path, lens)
+    @staticmethod
+    def facts(path: str | Path) -> dict[str, Any]:
+        """Return what the state saved at `path` says it is of, without loading it."""
+        about: dict[str, Any] = _index(path, load_metadata(Path(path))).get("about", {})
+        return about
 
     def _packed(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         entries: list[dict[str, Any]] = []
@@ -160,10 +164,20 @@ class Aggregator:
         index = {
             "format": _FORMAT,
             "lens": self.lens.spec(),
+            "about": self.about,
             "batches": self.batches,
             "entries": entries,
         }
         return index, tensors
+
+
+def _index(path: str | Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    if "nodelens" not in metadata:
+        raise OutputError(f"{os.fspath(path)!r} holds no aggregator")
+    index: dict[str, Any] = json.loads(metadata["nodelens"])
+    if index["format"] != _FORMAT:
+        raise OutputError(f"{os.fspath(path)!r} has format {index['format']}, expected {_FORMAT}")
+    return index
 
 
 def _lens_of(spec: Mapping[str, Any]) -> Lens:
@@ -176,13 +190,22 @@ def _lens_of(spec: Mapping[str, Any]) -> Lens:
 
 def _unpacked(lens: Lens, index: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Aggregator:
     aggregator = Aggregator(lens)
-    aggregator.batches = index["batches"]
+    aggregator.batches, aggregator.about = index["batches"], index.get("about", {})
     for number, entry in enumerate(index["entries"]):
         key = Read.from_json(entry["key"]) if isinstance(entry["key"], dict) else entry["key"]
         state = {name: tensors[f"{number}.{name}"] for name in entry["tensors"]}
         statistic = Statistic.of_kind(entry["kind"]).from_state(state, entry["plain"])
         aggregator.statistics.setdefault(entry["layer"], {})[key] = statistic
     return aggregator
+
+
+def _beside(mine: Statistic, other: Statistic) -> Statistic:
+    """Return `mine` where `other` is: a state from a file is on the CPU, a layer on its device."""
+    here, there = mine.state(), other.state()
+    if all(here[k].device == there[k].device for k in here.keys() & there.keys()):
+        return mine
+    moved = {k: t.to(there[k].device) if k in there else t for k, t in here.items()}
+    return mine.from_state(moved, mine.plain())
 
 
 def _rows(found: Mapping[Any, Statistic]) -> list[int]:

@@ -6,6 +6,7 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nodelens.aggregator import Aggregator
+from nodelens.checkpoint import Checkpoint
 from nodelens.data import Batch
 from nodelens.errors import (
     IncompatibleModelError,
@@ -21,6 +23,7 @@ from nodelens.errors import (
     UnknownOptionError,
     nearest,
 )
+from nodelens.model.fingerprint import model_fingerprint
 from nodelens.model.gather import Measured
 from nodelens.model.selection import compiled, in_forward_order, select
 from nodelens.model.wrapper import ModelWrapper, wrap
@@ -269,29 +272,56 @@ class Lens(ABC):
         progress: bool | Progress = True,
         resume: str | Path | None = None,
         save_every: int = 100,
+        save_every_seconds: float = 60.0,
+        about: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> LensResult:
         """Return the scores of a whole stream of batches.
 
         `progress` is True for a bar, or a function of (batches done, rows seen). With `resume`, a
-        path, the statistics are saved there every `save_every` batches, at the end and on an
-        interrupt, and a later call goes on behind the batches they hold.
+        path, the statistics are saved there every `save_every` batches or `save_every_seconds`,
+        at the end and on an interrupt, and a later call goes on behind the batches they hold. It
+        raises MergeError for another lens or model, or where the plain facts in `about` (a digest
+        of the data, say) differ.
+        """
+        saving = {"save_every": save_every, "save_every_seconds": save_every_seconds}
+        options = {"progress": progress, "resume": resume, "about": about, **saving, **kwargs}
+        return self.measure(model, batches, **options).result()
+
+    def measure(
+        self,
+        model: Any,
+        batches: Iterable[Any],
+        *,
+        progress: bool | Progress = True,
+        resume: str | Path | None = None,
+        save_every: int = 100,
+        save_every_seconds: float = 60.0,
+        about: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Aggregator:
+        """Return the merged statistics of a stream, of which `run` gives the scores.
+
+        Where a stream is shared out, each process measures its share, then `gather`s or saves.
         """
         check_batches(batches)
-        aggregator = Aggregator.resumed(self, resume)
+        stream = Stream.open(self, model, kwargs)
+        aggregator, checkpoint = self.aggregator(), None
+        if resume is not None:
+            facts = {"model": model_fingerprint(stream.model.module), **(about or {})}
+            checkpoint = Checkpoint(Path(resume), save_every, save_every_seconds, facts)
+            aggregator = checkpoint.resume(aggregator)
         state = torch.get_rng_state()
         try:
-            remaining = watched(batches, aggregator.batches, progress, lambda: aggregator.rows)
-            stream = Stream.open(self, model, kwargs)
-            for statistics in stream.measured(remaining, aggregator.batches):
-                aggregator.update(statistics)
-                if resume is not None and aggregator.batches % save_every == 0:
-                    aggregator.save(resume)
+            with checkpoint.saving(aggregator) if checkpoint is not None else nullcontext():
+                remaining = watched(batches, aggregator.batches, progress, lambda: aggregator.rows)
+                for statistics in stream.measured(remaining, aggregator.batches):
+                    aggregator.update(statistics)
+                    if checkpoint is not None:
+                        checkpoint.after_batch(aggregator)
         finally:
             torch.set_rng_state(state)
-            if resume is not None and aggregator.batches and aggregator.whole:
-                aggregator.save(resume)
-        return aggregator.result()
+        return aggregator
 
     # Scoring
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     ["errors", "figures", "files", "progress"],
     ["statistics", "model", "data", "registry"],
-    ["aggregator", "result", "stream"],
+    ["aggregator", "checkpoint", "result", "stream"],
     ["lens"],
     ["reading"],
     ["composite"],
