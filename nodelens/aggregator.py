@@ -84,9 +84,9 @@ class Aggregator:
         Every rank gets the same; without a process group this is a copy of the one rank.
         """
         merged = Aggregator(self.lens)
-        index, tensors = self._packed()
+        packed, state = self._packed()
         # One rank's devices may not exist on another.
-        for index, tensors in gathered((index, {k: t.cpu() for k, t in tensors.items()})):
+        for index, tensors in gathered((packed, {k: t.cpu() for k, t in state.items()})):
             merged.merge(_unpacked(self.lens, index, tensors))
         return merged
 

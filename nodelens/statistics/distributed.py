@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _MEETING = timedelta(minutes=10)
 _PATIENCE = timedelta(days=7)
-"""How long ranks wait for rank 0 to train, or for the slowest share; a lost rank is seen at once."""
+"""How long ranks wait for the training or for the slowest share; a lost rank is seen at once."""
 _TOLD_EVERY = 0.5
 
 
@@ -69,7 +69,6 @@ class Ranks:
     def wait(self) -> None:
         """Return once every rank has come here."""
         if self.count > 1:
-            self.from_first(lambda: None)
             with self.together():
                 list(gathered(True))
 
@@ -144,7 +143,7 @@ def joined() -> Iterator[Ranks]:
 
 
 def _meet() -> Ranks:
-    distributed = torch.distributed
+    distributed: Any = torch.distributed  # not all of its public names are declared as such
     if not distributed.is_available():
         raise InvalidValueError("this build of torch has no torch.distributed: run one process")
     store, rank, count = next(distributed.rendezvous("env://", timeout=_MEETING))
