@@ -178,12 +178,22 @@ def _going_on(words: list[str], options: dict[str, Any], directory: str) -> Iter
         with terminable():
             yield
     except KeyboardInterrupt:
+        if not _is_first():
+            raise
         given = [part for name, v in options.items() if v is not None for part in (name, str(v))]
-        command = shlex.join(["nodelens", *words, *given, "--resume"])
+        command = shlex.join([*_front(), *words, *given, "--resume"])
         console = _console(stderr=True)
         console.print(f"Interrupted. What was finished is whole, in {directory}", markup=False)
         console.print(f"Go on with: {command}", markup=False)
         raise
+
+
+def _front() -> list[str]:
+    """Return the words this command was started with, before its own."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ["nodelens"]
+    here = os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])
+    return ["torchrun", "--nproc-per-node", here, "-m", "nodelens"]
 
 
 def _is_first() -> bool:

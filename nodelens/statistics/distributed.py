@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ _MEETING = timedelta(minutes=10)
 _PATIENCE = timedelta(days=7)
 """How long ranks wait for the training or for the slowest share; a lost rank is seen at once."""
 _TOLD_EVERY = 0.5
+_MEETINGS = itertools.count()
 
 
 def gathered(state: T) -> Iterator[T]:
@@ -147,15 +149,16 @@ def _meet() -> Ranks:
     if not distributed.is_available():
         raise InvalidValueError("this build of torch has no torch.distributed: run one process")
     store, rank, count = next(distributed.rendezvous("env://", timeout=_MEETING))
+    meeting = next(_MEETINGS)  # the store outlives a run: a second one has names of its own
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(
         backend,
-        store=distributed.PrefixStore("group", store),
+        store=distributed.PrefixStore(f"group {meeting}", store),
         rank=rank,
         world_size=count,
         timeout=_PATIENCE,
     )
-    return Ranks(rank, count, distributed.PrefixStore("run", store))
+    return Ranks(rank, count, distributed.PrefixStore(f"run {meeting}", store))
 
 
 def _shown(problem: BaseException) -> str:

@@ -147,7 +147,9 @@ def _about(run: Run, code: tuple[str, ...]) -> dict[str, Any]:
     if run.config.model.checkpoint is None:
         sections["training"] = True
     config = run.config.model_dump(mode="json", include=sections)
-    return {"config": config, "data": run.splits.fingerprint, "code": source_code(*code)}
+    parts = build_lens(run.config).lenses
+    sources = {"nodelens": source_code(*code), "lenses": package_code(type(p) for p in parts)}
+    return {"config": config, "data": run.splits.fingerprint, "code": sources}
 
 
 def _unfinished_path(run: Run) -> Path:
