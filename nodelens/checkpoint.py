@@ -30,7 +30,7 @@ class Checkpoint:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._began, self._saved = False, time.monotonic()
+        self._began, self._held, self._saved = False, 0, time.monotonic()
         for name, value in {"save_every": self.batches, "save_every_seconds": self.seconds}.items():
             if not value > 0:
                 raise InvalidValueError(f"{name} is {value!r}, expected a number above 0")
@@ -44,6 +44,7 @@ class Checkpoint:
         if self.path.exists():
             aggregator = Aggregator.load(self.path, aggregator.lens)
             check_same(f"{str(self.path)!r}", aggregator.about, self.about)
+            self._began, self._held = True, aggregator.batches
         aggregator.about = dict(self.about)
         return aggregator
 
@@ -69,13 +70,13 @@ class Checkpoint:
             self._save(aggregator)
 
     def _last(self, aggregator: Aggregator) -> None:
-        if aggregator.batches and aggregator.whole:
+        if aggregator.batches != self._held and aggregator.whole:
             self._save(aggregator)
 
     def _save(self, aggregator: Aggregator) -> None:
         # A folder that was there and is gone took the earlier state along: that must be told.
         aggregator.save(self.path, make_folder=not self._began)
-        self._began, self._saved = True, time.monotonic()
+        self._began, self._held, self._saved = True, aggregator.batches, time.monotonic()
 
 
 def check_same(what: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -126,14 +126,21 @@ def test_an_odd_number_of_batches_and_a_rank_without_any(alone, tiny, file, tmp_
 
 
 @pytest.mark.slow
-def test_a_failing_rank_ends_all_under_torchrun(file, tmp_path):
+def test_a_failing_rank_ends_all_under_torchrun_and_all_go_on(tiny, file, tmp_path):
     planted, started = script(tmp_path, pause=1.0, fails_measuring="1"), time.monotonic()
     done = torchrun(planted, "run", file, "dataset.batch_size=4", "--output-dir", tmp_path / "two")
     assert done.returncode != 0
     assert "rank 1 of 2: lens 'composite', batch 1: planted" in done.stderr
-    # Rank 0 alone would have taken 106 seconds.
+    # Rank 0 alone would have taken 107 seconds.
     assert time.monotonic() - started < 60
     assert not (tmp_path / "two/results/scores").exists()
+    for share in ("1-of-2", "2-of-2"):
+        done = Aggregator.load(tmp_path / f"two/checkpoints/measure-{share}.safetensors").batches
+        assert 1 <= done < 30
+    words = ["run", file, "dataset.batch_size=4", "--output-dir", tmp_path / "two", "--resume"]
+    assert torchrun("-m", "nodelens", *words).returncode == 0
+    Short(tiny(tmp_path / "one", *SMALL, "dataset.batch_size=4")).run(progress=False)
+    same(tmp_path / "two", tmp_path / "one")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +171,9 @@ def test_a_failing_rank_ends_the_others_whoever_started_them(file, tmp_path, fau
     for done, expected in zip(ended, said, strict=True):
         assert done.returncode != 0
         assert expected in done.stderr, done.stderr
+    # Of 54 batches a share: the other rank did not go through its own first.
+    for state in (tmp_path / "two").glob("checkpoints/measure-*"):
+        assert Aggregator.load(state).batches < 54 / 2 or "dies" in fault
 
 
 def test_shards_merged_in_any_order_give_what_one_process_gives(alone, shards, tiny, tmp_path):

@@ -157,9 +157,7 @@ def test_another_number_of_processes_is_refused(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
 )
-def test_a_signal_saves_and_says_how_to_go_on(
-    straight, tiny, tmp_path, monkeypatch, number, code
-):
+def test_a_signal_saves_and_says_how_to_go_on(straight, tiny, tmp_path, monkeypatch, number, code):
     # The other process knows nothing of the patch that makes sources stand still.
     monkeypatch.setattr(measure, "package_code", package_code)
     folder, config = tmp_path / "run", shutil.copy(straight / "experiment_config.yaml", tmp_path)
@@ -197,11 +195,11 @@ def test_a_full_disk_is_told_and_the_last_state_stays(straight, tiny, tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        with pytest.raises(OutputError, match="measure.*No space left on device"):
+        with pytest.raises(OutputError, match=r"measure.*No space left on device"):
             Short(tiny(folder, *SMALL)).run(progress=False)
     assert json.loads((folder / "provenance.json").read_text())["status"] == "failed"
     assert Aggregator.load(folder / STATE).batches == 3
-    assert not [path for path in folder.rglob(".*")]
+    assert not list(folder.rglob(".*"))
     Short(tiny(folder, *SMALL)).run(progress=False, resume=True)
     assert files(folder) == files(straight)
 
