@@ -22,9 +22,10 @@ class Checkpoint:
 
     `about` are plain facts (model, data, settings) that whoever goes on with the file must share.
     Every save replaces the last one in one step, so that a kill loses at most what came since.
+    Without a path nothing is saved.
     """
 
-    path: Path
+    path: Path | None
     batches: int = 100
     seconds: float = 60.0
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -40,11 +41,12 @@ class Checkpoint:
 
         Raises MergeError when the file is of another lens, or `about` something else.
         """
-        remove_leftovers(self.path)
-        if self.path.exists():
-            aggregator = Aggregator.load(self.path, aggregator.lens)
-            check_same(f"{str(self.path)!r}", aggregator.about, self.about)
-            self._began, self._held = True, aggregator.batches
+        if self.path is not None:
+            remove_leftovers(self.path)
+            if self.path.exists():
+                aggregator = Aggregator.load(self.path, aggregator.lens)
+                check_same(f"{str(self.path)!r}", aggregator.about, self.about)
+                self._began, self._held = True, aggregator.batches
         aggregator.about = dict(self.about)
         return aggregator
 
@@ -74,6 +76,8 @@ class Checkpoint:
             self._save(aggregator)
 
     def _save(self, aggregator: Aggregator) -> None:
+        if self.path is None:
+            return
         # A folder that was there and is gone took the earlier state along: that must be told.
         aggregator.save(self.path, make_folder=not self._began)
         self._began, self._held, self._saved = True, aggregator.batches, time.monotonic()

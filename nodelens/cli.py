@@ -198,7 +198,7 @@ def _front() -> list[str]:
 
 def _is_first() -> bool:
     """Return whether this process speaks for the run: rank 0 of torchrun's, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def _print_findings(results: RunResults) -> None:

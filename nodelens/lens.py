@@ -6,7 +6,6 @@ import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -306,19 +305,18 @@ class Lens(ABC):
         """
         check_batches(batches)
         stream = Stream.open(self, model, kwargs)
-        aggregator, checkpoint = self.aggregator(), None
-        if resume is not None:
-            facts = {"model": model_fingerprint(stream.model.module), **(about or {})}
-            checkpoint = Checkpoint(Path(resume), save_every, save_every_seconds, facts)
-            aggregator = checkpoint.resume(aggregator)
+        model_facts = {} if resume is None else {"model": model_fingerprint(stream.model.module)}
+        path = None if resume is None else Path(resume)
+        facts = {**model_facts, **(about or {})}
+        checkpoint = Checkpoint(path, save_every, save_every_seconds, facts)
+        aggregator = checkpoint.resume(self.aggregator())
         state = torch.get_rng_state()
         try:
-            with checkpoint.saving(aggregator) if checkpoint is not None else nullcontext():
+            with checkpoint.saving(aggregator):
                 remaining = watched(batches, aggregator.batches, progress, lambda: aggregator.rows)
                 for statistics in stream.measured(remaining, aggregator.batches):
                     aggregator.update(statistics)
-                    if checkpoint is not None:
-                        checkpoint.after_batch(aggregator)
+                    checkpoint.after_batch(aggregator)
         finally:
             torch.set_rng_state(state)
         return aggregator

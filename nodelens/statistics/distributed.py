@@ -84,7 +84,7 @@ class Ranks:
         except RuntimeError as failure:
             if self.count == 1:
                 raise
-            raise RankError(self._reason()) from failure
+            raise RankError(self._reason(failure)) from failure
 
     def tell(self, batches: int, *, now: bool = False) -> int:
         """Return how many batches all ranks have done, this one `batches`; raise RankError if one
@@ -96,7 +96,7 @@ class Ranks:
             self._total = self._store.add("batches", batches - self._told)
             self._told, self._when = batches, time.monotonic()
             if self._store.check(["failure"]):
-                raise RankError(self._reason())
+                raise RankError(self._reason(None))
         return self._total + batches - self._told
 
     def fail(self, problem: BaseException) -> None:
@@ -110,13 +110,14 @@ class Ranks:
             # The process that keeps the store is gone: nobody is left to be told.
             return
 
-    def _reason(self) -> str:
+    def _reason(self, failure: RuntimeError | None) -> str:
         try:
             if self._store is not None and self._store.check(["failure"]):
                 return str(self._store.get("failure").decode())
         except RuntimeError:
             pass  # the store went with the rank that kept it
-        return f"{self}: another process of the run went away while this one waited for it"
+        seen = str(failure).partition("\n")[0]
+        return f"{self}: another process of the run went away while this one waited for it: {seen}"
 
 
 @contextmanager
