@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from nodelens.errors import InvalidValueError, MergeError, NodeLensError, OutputError
-from nodelens.files import load_tensors, save_tensors
+from nodelens.files import load_metadata, load_tensors, save_tensors
 from nodelens.registry import LENSES
 from nodelens.result import LensResult
 from nodelens.statistics.base import Statistic
@@ -37,6 +38,10 @@ class Aggregator:
         self.lens = lens
         self.statistics: dict[str, dict[Any, Statistic]] = {}
         self.batches = 0
+        self.about: dict[str, Any] = {}
+        """Plain facts saved with the state: what it was measured of."""
+        self.remarks: list[str] = []
+        """What a reader of the scores must know of how they were measured."""
         self.whole = True
         """False when taking statistics in was interrupted: some of them count, others do not."""
 
@@ -56,6 +61,11 @@ class Aggregator:
                 f"cannot merge {other.lens!r} into {self.lens!r}: they measured different things"
             )
         self._take(other.statistics, other.batches, f"lens {self.lens.name!r}")
+        self.remark(other.remarks)
+
+    def remark(self, remarks: Sequence[str]) -> None:
+        """Add remarks that are not there yet."""
+        self.remarks += [remark for remark in remarks if remark not in self.remarks]
 
     def _take(
         self, statistics: Mapping[str, Mapping[Any, Statistic]], batches: int, context: str
@@ -66,6 +76,7 @@ class Aggregator:
             for key, statistic in found.items():
                 try:
                     if key in mine:
+                        mine[key] = _beside(mine[key], statistic)
                         mine[key].merge(statistic)
                     else:
                         mine[key] = statistic.widened()
@@ -81,12 +92,14 @@ class Aggregator:
         Every rank gets the same; without a process group this is a copy of the one rank.
         """
         merged = Aggregator(self.lens)
-        for index, tensors in gathered(self.packed()):
+        packed, state = self.packed()
+        # One rank's devices may not exist on another.
+        for index, tensors in gathered((packed, {k: t.cpu() for k, t in state.items()})):
             merged.merge(Aggregator.unpacked(self.lens, index, tensors))
         return merged
 
-    def result(self, remarks: Sequence[str] = ()) -> LensResult:
-        """Return the scores that the merged statistics give, `remarks` in front of its notes.
+    def result(self) -> LensResult:
+        """Return the scores that the merged statistics give.
 
         Raises InvalidValueError when there are none yet.
         """
@@ -105,14 +118,18 @@ class Aggregator:
             params=self.lens.spec()["params"],
             units={name: unit for name, (unit, _) in described.items()},
             importance={name: keep for name, (_, keep) in described.items()},
-            notes=[*remarks, *self.lens.notes(self.statistics)],
+            notes=[*self.remarks, *self.lens.notes(self.statistics)],
             rows={name: max(_rows(self.statistics[name]), default=0) for name in scores},
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write the state to one safetensors file; an older file is replaced in one step."""
+    def save(self, path: str | Path, *, make_folder: bool = True) -> None:
+        """Write the state to one safetensors file; an older file is replaced in one step.
+
+        Raises OutputError when it cannot be written; the older file is then as it was.
+        """
         index, tensors = self.packed()
-        save_tensors(Path(path), tensors, {"nodelens": json.dumps(index)})
+        metadata = {"nodelens": json.dumps(index)}
+        save_tensors(Path(path), tensors, metadata, make_folder=make_folder)
 
     @classmethod
     def load(cls, path: str | Path, lens: Lens | None = None) -> Aggregator:
@@ -121,13 +138,7 @@ class Aggregator:
         Raises OutputError for a file that is not one, MergeError for another lens's.
         """
         tensors, metadata = load_tensors(Path(path))
-        if "nodelens" not in metadata:
-            raise OutputError(f"{os.fspath(path)!r} holds no aggregator")
-        index = json.loads(metadata["nodelens"])
-        if index["format"] != _FORMAT:
-            raise OutputError(
-                f"{os.fspath(path)!r} has format {index['format']}, expected {_FORMAT}"
-            )
+        index = _index(path, metadata)
         saved = index["lens"]
         if lens is None:
             lens = _lens_of(saved)
@@ -135,10 +146,11 @@ class Aggregator:
             raise MergeError(f"{os.fspath(path)!r} was measured by {saved}, not by {lens!r}")
         return cls.unpacked(lens, index, tensors)
 
-    @classmethod
-    def resumed(cls, lens: Lens, path: str | Path | None) -> Aggregator:
-        """Return the aggregator at `path` if there is one, else an empty one."""
-        return cls(lens) if path is None or not Path(path).exists() else cls.load(path, lens)
+    @staticmethod
+    def facts(path: str | Path) -> dict[str, Any]:
+        """Return what the state saved at `path` says it is of, without loading it."""
+        about: dict[str, Any] = _index(path, load_metadata(Path(path))).get("about", {})
+        return about
 
     def packed(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return the state as an index of plain data and the tensors that it names."""
@@ -161,6 +173,8 @@ class Aggregator:
         index = {
             "format": _FORMAT,
             "lens": self.lens.spec(),
+            "about": self.about,
+            "remarks": self.remarks,
             "batches": self.batches,
             "entries": entries,
         }
@@ -172,7 +186,8 @@ class Aggregator:
     ) -> Aggregator:
         """Return the aggregator that `packed()` wrote down."""
         aggregator = cls(lens)
-        aggregator.batches = index["batches"]
+        aggregator.batches, aggregator.about = index["batches"], index.get("about", {})
+        aggregator.remarks = index.get("remarks", [])
         for number, entry in enumerate(index["entries"]):
             key = Read.from_json(entry["key"]) if isinstance(entry["key"], dict) else entry["key"]
             state = {name: tensors[f"{number}.{name}"] for name in entry["tensors"]}
@@ -181,12 +196,33 @@ class Aggregator:
         return aggregator
 
 
+def _index(path: str | Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    if "nodelens" not in metadata:
+        raise OutputError(f"{os.fspath(path)!r} holds no aggregator")
+    index: dict[str, Any] = json.loads(metadata["nodelens"])
+    if index["format"] != _FORMAT:
+        raise OutputError(f"{os.fspath(path)!r} has format {index['format']}, expected {_FORMAT}")
+    return index
+
+
 def _lens_of(spec: Mapping[str, Any]) -> Lens:
     if not spec.get("complete", True):
         raise InvalidValueError(
             f"lens {spec['name']!r} had options that cannot be saved: pass lens= to load it"
         )
     return LENSES.get(spec["name"]).restored(spec)
+
+
+def _beside(mine: Statistic, other: Statistic) -> Statistic:
+    """Return `mine` where `other` is: a state from a file is on the CPU, a layer on its device."""
+    device = _device(other)
+    if device is None or _device(mine) == device:
+        return mine
+    return mine.from_state({k: t.to(device) for k, t in mine.state().items()}, mine.plain())
+
+
+def _device(statistic: Statistic) -> torch.device | None:
+    return next((v.device for v in vars(statistic).values() if isinstance(v, Tensor)), None)
 
 
 def _rows(found: Mapping[Any, Statistic]) -> list[int]:

@@ -1,8 +1,12 @@
-"""The command `nodelens`. Our own errors are one message and exit code 2, an interrupt is 130."""
+"""The command `nodelens`. Our own errors are one message and exit code 2.
+
+An interrupt is exit code 130, SIGTERM 143.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -29,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,10 +56,14 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Wins over experiment.seed.")] = None,
     device: Annotated[str | None, typer.Option(help="Wins over experiment.device.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep stages that finished unchanged.")
+        bool, typer.Option("--resume", help="Keep what finished unchanged, and go on from there.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Measure one share of the data, such as 1/3, for `nodelens merge`."),
+    ] = None,
 ) -> None:
-    """Run an experiment and write its report."""
+    """Run an experiment and write its report; under torchrun, with all its processes."""
     given = {"output.directory": output_dir, "experiment.seed": seed, "experiment.device": device}
     named = [(key, value) for key, value in given.items() if value is not None]
     with _clean_errors():
@@ -63,12 +72,38 @@ def run(
 
         loaded = load_config(config, [*(overrides or []), *named])
         experiment = experiment_for(loaded)
-        try:
-            results = experiment.run(resume=resume)
-        except KeyboardInterrupt:
-            options = {"--output-dir": output_dir, "--seed": seed, "--device": device}
-            _say_how_to_go_on(config, overrides or [], options, loaded.output.directory)
-            raise
+        options = {"--output-dir": output_dir, "--seed": seed, "--device": device, "--shard": shard}
+        with _going_on(["run", config, *(overrides or [])], options, loaded.output.directory):
+            results = experiment.run(resume=resume, shard=shard, progress=_is_first())
+        if shard is not None:
+            _console().print(f"\nShard {shard}: {results.directory}", markup=False)
+        elif _is_first():
+            _print_findings(results)
+
+
+@app.command()
+def merge(
+    directories: Annotated[
+        list[str], typer.Argument(metavar="DIR...", help="Run directories of all shards.")
+    ],
+    output_dir: Annotated[
+        str | None, typer.Option(help="Run directory; by default that of the configuration.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep stages that finished unchanged.")
+    ] = False,
+) -> None:
+    """Put the shards of a run together and write its report."""
+    with _clean_errors():
+        from nodelens.configs.config_loader import load_config
+        from nodelens.experiments import experiment_for, read_shards
+
+        first = read_shards(directories)[0]
+        named = [] if output_dir is None else [("output.directory", output_dir)]
+        loaded = load_config(first.config, named)
+        options = {"--output-dir": output_dir}
+        with _going_on(["merge", *directories], options, loaded.output.directory):
+            results = experiment_for(loaded).merge(directories, resume=resume)
         _print_findings(results)
 
 
@@ -130,17 +165,40 @@ def _clean_errors() -> Iterator[None]:
         _console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}")
         raise typer.Exit(2) from error
     except KeyboardInterrupt as interrupt:
-        raise typer.Exit(INTERRUPTED) from interrupt
+        terminated = type(interrupt) is not KeyboardInterrupt
+        raise typer.Exit(TERMINATED if terminated else INTERRUPTED) from interrupt
 
 
-def _say_how_to_go_on(
-    config: str, overrides: list[str], options: dict[str, Any], directory: str
-) -> None:
-    given = [part for option, v in options.items() if v is not None for part in (option, str(v))]
-    command = shlex.join(["nodelens", "run", config, *overrides, *given, "--resume"])
-    console = _console(stderr=True)
-    console.print(f"Interrupted. What was finished is whole, in {directory}", markup=False)
-    console.print(f"Go on with: {command}", markup=False)
+@contextmanager
+def _going_on(words: list[str], options: dict[str, Any], directory: str) -> Iterator[None]:
+    """Upon Ctrl-C or SIGTERM, say with which command the work within goes on."""
+    from nodelens.experiments import terminable
+
+    try:
+        with terminable():
+            yield
+    except KeyboardInterrupt:
+        if not _is_first():
+            raise
+        given = [part for name, v in options.items() if v is not None for part in (name, str(v))]
+        command = shlex.join([*_front(), *words, *given, "--resume"])
+        console = _console(stderr=True)
+        console.print(f"Interrupted. What was finished is whole, in {directory}", markup=False)
+        console.print(f"Go on with: {command}", markup=False)
+        raise
+
+
+def _front() -> list[str]:
+    """Return the words this command was started with, before its own."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ["nodelens"]
+    here = os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])
+    return ["torchrun", "--nproc-per-node", here, "-m", "nodelens"]
+
+
+def _is_first() -> bool:
+    """Return whether this process speaks for the run: rank 0 of torchrun's, or the only one."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def _print_findings(results: RunResults) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "NodeLensError",
     "NonFiniteError",
     "OutputError",
+    "RankError",
     "ShapeError",
     "TooFewRowsError",
     "UnknownNameError",
@@ -101,6 +102,10 @@ class MergeError(InvalidValueError):
 
 class OutputError(NodeLensError, OSError):
     """A result that cannot be written or read."""
+
+
+class RankError(NodeLensError, RuntimeError):
+    """Another process of the same run failed or went away."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

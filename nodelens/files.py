@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from nodelens.errors import OutputError
 
-__all__ = ["load_tensors", "save_tensors", "write_bytes", "write_text"]
+__all__ = [
+    "load_metadata",
+    "load_tensors",
+    "remove_leftovers",
+    "save_tensors",
+    "write_bytes",
+    "write_text",
+]
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, make_folder: bool = True) -> None:
     """Write a file through a temporary one beside it, so that a reader never sees half of it.
 
-    Raises OutputError when the folder cannot be made or written.
+    The data are on the disk before the name is theirs, so that a crash leaves the old file or the
+    new one. Raises OutputError when the folder cannot be made or written, or the disk is full.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
@@ -39,24 +53,45 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that writers of `path` left behind when they were killed."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        left.unlink(missing_ok=True)
+
+
 def save_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    make_folder: bool = True,
 ) -> None:
     """Write tensors as safetensors, whole or not at all."""
     from safetensors.torch import save
 
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    write_bytes(path, save(plain, dict(metadata or {})))
+    write_bytes(path, save(plain, dict(metadata or {})), make_folder=make_folder)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return a safetensors file's tensors and its metadata; OutputError for any other file."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """Return a safetensors file's metadata, without its tensors; OutputError for other files."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            yield file
     except (OSError, SafetensorError) as failure:
         raise OutputError(f"cannot read {str(path)!r}: {failure}") from failure
 

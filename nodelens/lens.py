@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nodelens.aggregator import Aggregator
+from nodelens.checkpoint import Checkpoint
 from nodelens.data import Batch
 from nodelens.errors import (
     IncompatibleModelError,
@@ -25,7 +26,7 @@ from nodelens.jackknife import Jackknife
 from nodelens.model.gather import Measured
 from nodelens.model.selection import compiled, in_forward_order, select
 from nodelens.model.wrapper import ModelWrapper, wrap
-from nodelens.progress import Progress, watched
+from nodelens.progress import Progress
 from nodelens.registry import LENSES
 from nodelens.result import LensResult
 from nodelens.settled import Settled, Settling
@@ -247,7 +248,8 @@ class Lens(ABC):
         stream = Stream.open(self, model, kwargs)
         for statistics in stream.measured(iter([as_one(inputs)])):
             aggregator.update(statistics)
-        return aggregator.result(stream.remarks())
+        aggregator.remark(stream.remarks())
+        return aggregator.result()
 
     def analyse_batched(
         self, model: Any, batches: Iterable[Any], **kwargs: Any
@@ -277,9 +279,6 @@ class Lens(ABC):
         model: Any,
         batches: Iterable[Any],
         *,
-        progress: bool | Progress = True,
-        resume: str | Path | None = None,
-        save_every: int = 100,
         until: Settled | None = None,
         standard_errors: bool = False,
         groups: int = 20,
@@ -287,51 +286,52 @@ class Lens(ABC):
     ) -> LensResult:
         """Return the scores of a whole stream of batches.
 
-        `progress` is True for a bar, or a function of (batches done, rows seen). With `resume`, a
-        path, the statistics are saved there every `save_every` batches, at the end and on an
-        interrupt, and a later call goes on behind the batches they hold. `until` ends the stream
-        once the top channels are settled. `standard_errors` adds a jackknife standard error to
-        every score, from the stream's batches dealt to `groups` groups; not with `resume`.
+        `until` ends the stream once the top channels are settled. `standard_errors` adds a
+        jackknife standard error to every score, from the stream's batches dealt to `groups`
+        groups; not with `resume`. All else is as for `measure`.
         """
-        check_batches(batches)
-        aggregator = Aggregator.resumed(self, resume)
-        followers = self._followers(until, groups if standard_errors else None, resume)
-        state = torch.get_rng_state()
-        try:
-            remaining = watched(
-                batches,
-                aggregator.batches,
-                progress,
-                lambda: aggregator.rows,
-                lambda: any(follower.ended for follower in followers),
-            )
-            stream = Stream.open(self, model, kwargs)
-            for statistics in stream.measured(remaining, aggregator.batches):
-                aggregator.update(statistics)
-                for follower in followers:
-                    follower.update(aggregator, statistics)
-                if resume is not None and aggregator.batches % save_every == 0:
-                    aggregator.save(resume)
-        finally:
-            torch.set_rng_state(state)
-            if resume is not None and aggregator.batches and aggregator.whole:
-                aggregator.save(resume)
-        result = aggregator.result(stream.remarks())
-        for follower in followers:
+        looking_on: list[Settling | Jackknife] = [] if until is None else [Settling(until)]
+        if standard_errors:
+            if kwargs.get("resume") is not None:
+                raise InvalidValueError(
+                    "standard_errors=True does not go with resume=: the saved statistics are "
+                    "merged, so they cannot be dealt to groups any more"
+                )
+            looking_on.append(Jackknife(self, groups))
+        result = self.measure(model, batches, looking_on=looking_on, **kwargs).result()
+        for follower in looking_on:
             follower.conclude(result)
         return result
 
-    def _followers(
-        self, until: Settled | None, groups: int | None, resume: str | Path | None
-    ) -> list[Settling | Jackknife]:
-        """What looks at a run's statistics as they come, and adds to its result."""
-        if groups is not None and resume is not None:
-            raise InvalidValueError(
-                "standard_errors=True does not go with resume=: the saved statistics are merged, "
-                "so they cannot be dealt to groups any more"
-            )
-        settling = [] if until is None else [Settling(until)]
-        return [*settling, *([] if groups is None else [Jackknife(self, groups)])]
+    def measure(
+        self,
+        model: Any,
+        batches: Iterable[Any],
+        *,
+        progress: bool | Progress = True,
+        resume: str | Path | None = None,
+        save_every: int = 100,
+        save_every_seconds: float = 60.0,
+        about: Mapping[str, Any] | None = None,
+        looking_on: Sequence[Settling | Jackknife] = (),
+        **kwargs: Any,
+    ) -> Aggregator:
+        """Return the merged statistics of a stream, of which `run` gives the scores.
+
+        Where a stream is shared out, each process measures its share, then `gather`s or saves.
+
+        `progress` is True for a bar, or a function of (batches done, rows seen). With `resume`, a
+        path, the statistics are saved there every `save_every` batches or `save_every_seconds`,
+        at the end and on an interrupt, and a later call goes on behind the batches they hold. It
+        raises MergeError for another lens or model, or where the plain facts in `about` (a digest
+        of the data, say) differ.
+        """
+        check_batches(batches)
+        stream = Stream.open(self, model, kwargs)
+        checkpoint = Checkpoint.of(resume, save_every, save_every_seconds, stream.model, about)
+        aggregator = checkpoint.resume(self.aggregator())
+        stream.into(aggregator, batches, checkpoint, progress, looking_on)
+        return aggregator
 
     # Scoring
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from nodelens.aggregator import Aggregator
+from nodelens.checkpoint import Checkpoint
 from nodelens.data import BATCH_OPTIONS, Batch
 from nodelens.errors import (
     InvalidValueError,
@@ -21,9 +24,12 @@ from nodelens.hosted import measured_elsewhere
 from nodelens.model.gather import Measured
 from nodelens.model.selection import shortened
 from nodelens.model.wrapper import ModelWrapper, wrap
+from nodelens.progress import Progress, watched
 
 if TYPE_CHECKING:
+    from nodelens.jackknife import Jackknife
     from nodelens.lens import Lens
+    from nodelens.settled import Settling
 
 __all__ = ["Stream", "as_one", "check_batches", "keywords"]
 
@@ -73,6 +79,30 @@ class Stream:
         """Return what a reader of the scores must know of this run."""
         missed = self.lens.left_out(self.model)
         return [f"the forward pass never calls {shortened(missed)}: not scored"] if missed else []
+
+    def into(
+        self,
+        aggregator: Aggregator,
+        batches: Iterable[Any],
+        checkpoint: Checkpoint,
+        progress: bool | Progress,
+        looking_on: Sequence[Settling | Jackknife],
+    ) -> None:
+        """Measure all batches behind those that `aggregator` holds already."""
+        with torch.random.fork_rng(devices=[]), checkpoint.saving(aggregator):
+            remaining = watched(
+                batches,
+                aggregator.batches,
+                progress,
+                lambda: aggregator.rows,
+                lambda: any(follower.ended for follower in looking_on),
+            )
+            for statistics in self.measured(remaining, aggregator.batches):
+                aggregator.update(statistics)
+                for follower in looking_on:
+                    follower.update(aggregator, statistics)
+                checkpoint.after_batch(aggregator)
+        aggregator.remark(self.remarks())
 
     def measured(self, batches: Iterator[Any], first: int = 0) -> Iterator[Measured]:
         """Yield the statistics of every batch; the first is called number `first` in errors."""
@@ -131,7 +161,8 @@ def keywords(function: Callable[..., Any]) -> set[str]:
 def _check_options(lens: Lens, options: Mapping[str, Any], valid: list[str]) -> None:
     for name in options:
         if name not in valid:
-            near = nearest(name, [*valid, *(keywords(type(lens).run) - {name})])
+            others = keywords(type(lens).run) | keywords(type(lens).measure)
+            near = nearest(name, [*valid, *(others - {name})])
             raise UnknownOptionError(
                 f"lens {lens.name!r} has no option {name!r} for a run{near}; "
                 f"expected {', '.join(valid)}"

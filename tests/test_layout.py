@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     ["errors", "figures", "files", "progress"],
     ["statistics", "model", "data", "registry"],
-    ["aggregator", "hosted", "jackknife", "result", "settled", "stream"],
+    ["aggregator", "checkpoint", "result", "settled", "jackknife", "hosted", "stream"],
     ["lens"],
     ["reading"],
     ["composite"],

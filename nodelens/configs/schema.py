@@ -184,6 +184,10 @@ class OutputConfig(Section):
 
     directory: Annotated[str, Field(min_length=1)]
     """The run directory; made when missing."""
+    save_every: Count = 100
+    """Batches after which what was measured is saved, to go on from."""
+    save_every_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds after which it is saved as well, whichever comes first."""
 
 
 class Config(Section):

@@ -1,5 +1,6 @@
-"""Batches, and data sets that come with Python packages."""
+"""Batches, the shares of a stream, and data sets that come with Python packages."""
 
 from nodelens.data.batches import BATCH_OPTIONS, Batch, as_batch, as_mask
+from nodelens.data.share import Share
 
-__all__ = ["BATCH_OPTIONS", "Batch", "as_batch", "as_mask"]
+__all__ = ["BATCH_OPTIONS", "Batch", "Share", "as_batch", "as_mask"]

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
+from nodelens.data.share import Share
 from nodelens.errors import InvalidValueError, UnknownNameError, nearest
 
 __all__ = ["ImageDataset", "dataset_names", "load_dataset", "loader"]
@@ -71,15 +72,21 @@ def load_dataset(name: str, seed: int = 0, test_fraction: float = 0.2) -> ImageD
     )
 
 
-def loader(dataset: TensorDataset, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
+def loader(
+    dataset: TensorDataset, batch_size: int, share: Share | None = None
+) -> DataLoader[tuple[Tensor, ...]]:
     """Return a loader over `dataset` in its own order, the last batch perhaps smaller.
 
-    It draws from a generator of its own, so that iterating leaves the global RNG where it was.
+    With a `share`, only its batches are loaded. The loader draws from a generator of its own, so
+    that iterating leaves the global RNG where it was.
     """
     if batch_size < 1:
         raise InvalidValueError(f"batch_size is {batch_size}, expected at least 1")
+    batches = BatchSampler(SequentialSampler(dataset), batch_size, drop_last=False)
     return DataLoader(
-        dataset, batch_size=batch_size, shuffle=False, generator=torch.Generator().manual_seed(0)
+        dataset,
+        batch_sampler=(share or Share()).of(batches),
+        generator=torch.Generator().manual_seed(0),
     )
 
 

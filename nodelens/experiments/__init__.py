@@ -4,6 +4,8 @@ from nodelens.experiments.artifacts import RunResults
 from nodelens.experiments.experiment import Experiment
 from nodelens.experiments.general import GeneralAlignmentExperiment
 from nodelens.experiments.registry import experiment_for
+from nodelens.experiments.shards import read_shards
+from nodelens.experiments.signals import Terminated, terminable
 from nodelens.experiments.stage import Run, Stage
 
 __all__ = [
@@ -12,5 +14,8 @@ __all__ = [
     "Run",
     "RunResults",
     "Stage",
+    "Terminated",
     "experiment_for",
+    "read_shards",
+    "terminable",
 ]

@@ -62,18 +62,24 @@ class RunFolder:
             raise OutputError(f"{name!r} is not inside the output folder {str(self.root)!r}")
         return path
 
+    def _place(self, name: str) -> Path:
+        """Return where to write `name`; a folder that went away is not made anew, half empty."""
+        if not self.root.is_dir():
+            raise OutputError(f"the output folder {str(self.root)!r} is gone")
+        return self.path(name)
+
     def has(self, name: str) -> bool:
         """Return whether there is a file called `name`."""
         return self.path(name).is_file()
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file."""
-        write_text(self.path(name), text)
+        write_text(self._place(name), text)
         self.written.append(name)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file of bytes."""
-        write_bytes(self.path(name), data)
+        write_bytes(self._place(name), data)
         self.written.append(name)
 
     def write_json(self, name: str, data: Any) -> None:
@@ -82,7 +88,7 @@ class RunFolder:
 
     def write_provenance(self, data: Any) -> None:
         """Write `provenance.json`, which no stage counts among its files."""
-        write_text(self.path(PROVENANCE), _json(data))
+        write_text(self._place(PROVENANCE), _json(data))
 
     def write_table(self, name: str, table: pd.DataFrame, *, index: bool = False) -> None:
         """Write a table as CSV; numbers keep every digit."""
@@ -92,7 +98,7 @@ class RunFolder:
         self, name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
     ) -> None:
         """Write a safetensors file."""
-        save_tensors(self.path(name), tensors, metadata)
+        save_tensors(self._place(name), tensors, metadata)
         self.written.append(name)
 
     def note(self, names: Iterable[str]) -> None:

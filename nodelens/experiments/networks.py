@@ -14,7 +14,9 @@ from nodelens.experiments.splits import Splits
 from nodelens.files import load_tensors
 from nodelens.model.architectures import build_model
 
-__all__ = ["INITIAL", "TRAINED", "build_network", "initial_weights", "load_network", "read_weights"]
+__all__ = ["INITIAL", "TRAINED", "build_network", "load_network", "read_weights", "stored_weights"]
+
+Weights = dict[str, Tensor]
 
 TRAINED = "checkpoints/trained.safetensors"
 INITIAL = "checkpoints/initial.safetensors"
@@ -31,16 +33,20 @@ def build_network(config: Config, splits: Splits) -> nn.Module:
         raise config.error(("model", "options"), str(error)) from error
 
 
-def load_network(config: Config, splits: Splits, folder: RunFolder) -> nn.Module:
-    """Return the trained network of a run, in evaluation mode."""
+def stored_weights(folder: RunFolder) -> dict[str, Weights | None]:
+    """Return the `trained` and `initial` weights of a run.
+
+    The initial ones are None for a checkpoint that came without them.
+    """
+    initial = folder.read_tensors(INITIAL) if folder.has(INITIAL) else None
+    return {"trained": folder.read_tensors(TRAINED), "initial": initial}
+
+
+def load_network(config: Config, splits: Splits, weights: Weights) -> nn.Module:
+    """Return the network with these weights, in evaluation mode."""
     network = build_network(config, splits)
-    network.load_state_dict(folder.read_tensors(TRAINED))
+    network.load_state_dict(weights)
     return network.eval()
-
-
-def initial_weights(folder: RunFolder) -> dict[str, Tensor] | None:
-    """Return the weights before training, None for a checkpoint that came without them."""
-    return folder.read_tensors(INITIAL) if folder.has(INITIAL) else None
 
 
 def read_weights(config: Config, key: str, network: nn.Module) -> dict[str, Tensor]:

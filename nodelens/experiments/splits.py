@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from nodelens.configs import Config
+from nodelens.data import Share
 from nodelens.data.datasets import ImageDataset, load_dataset, loader
 from nodelens.errors import NodeLensError
 from nodelens.experiments.provenance import fingerprint
@@ -32,9 +33,11 @@ class Splits:
     test: TensorDataset
     calibration: TensorDataset
 
-    def batches(self, part: TensorDataset) -> DataLoader[tuple[Tensor, ...]]:
-        """Return a part in batches of `(inputs, classes)`, always in the same order."""
-        return loader(part, self.batch_size)
+    def batches(
+        self, part: TensorDataset, share: Share | None = None
+    ) -> DataLoader[tuple[Tensor, ...]]:
+        """Return a part, or a share of it, in batches of `(inputs, classes)`, always in order."""
+        return loader(part, self.batch_size, share)
 
     @property
     def rows(self) -> dict[str, int]:

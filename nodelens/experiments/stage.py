@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nodelens.configs import Config
+from nodelens.data import Share
 from nodelens.experiments.folder import RunFolder
-from nodelens.experiments.networks import load_network
+from nodelens.experiments.networks import load_network, stored_weights
 from nodelens.experiments.splits import Splits, load_splits
+from nodelens.statistics.distributed import Ranks
+
+if TYPE_CHECKING:
+    from nodelens.experiments.shards import Shard
 
 __all__ = ["Run", "Stage", "device_of"]
 
@@ -23,14 +28,34 @@ Advance = Callable[[int, int], None]
 class Run:
     """What every stage of a run shares: configuration, folder, device, data and network.
 
-    `advance(done, total)` moves the progress bar of the stage under way.
+    `advance(done, total)` moves the progress bar of the stage under way. `ranks` are the processes
+    of the run, `shard` the share of the stream when it measures only that, and `shards` those that
+    it merges.
     """
 
-    def __init__(self, config: Config, folder: RunFolder) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        *,
+        ranks: Ranks | None = None,
+        resume: bool = False,
+        shard: Share | None = None,
+        shards: Sequence[Shard] = (),
+    ) -> None:
         self.config = config
         self.folder = folder
-        self.device = device_of(config)
+        self.ranks = ranks or Ranks()
+        self.resume = resume
+        self.shard = shard
+        self.shards = shards
+        self.device = device_of(config, self.ranks.device)
         self.advance: Advance = lambda done, total: None
+
+    @property
+    def share(self) -> Share:
+        """Return the share of the stream that this process measures."""
+        return self.shard or Share(self.ranks.index, self.ranks.count)
 
     @cached_property
     def splits(self) -> Splits:
@@ -38,9 +63,16 @@ class Run:
         return load_splits(self.config)
 
     @cached_property
+    def weights(self) -> dict[str, dict[str, Tensor] | None]:
+        """Return the `trained` and `initial` weights of the run."""
+        return stored_weights(self.folder)
+
+    @cached_property
     def network(self) -> nn.Module:
-        """Return the trained network, from its checkpoint, on the device of the run."""
-        return load_network(self.config, self.splits, self.folder).to(self.device)
+        """Return the trained network on the device of the run."""
+        trained = self.weights["trained"]
+        assert trained is not None
+        return load_network(self.config, self.splits, trained).to(self.device)
 
 
 class Stage(ABC):
@@ -56,6 +88,8 @@ class Stage(ABC):
     """Files and folders of nodelens's sources that decide the outcome; all of them when empty."""
     reusable: ClassVar[bool] = False
     """Whether an earlier outcome is taken up even when the run is not resumed."""
+    shared: ClassVar[bool] = False
+    """Whether all ranks work on it; the others only `assist` rank 0, which writes."""
 
     def check(self, run: Run) -> None:
         """Raise ConfigError for settings that cannot work; called before any stage runs."""
@@ -73,9 +107,20 @@ class Stage(ABC):
     def run(self, run: Run) -> str:
         """Do the work and return what came out, in one line."""
 
+    def assist(self, run: Run) -> None:
+        """Do another rank's part of a `shared` stage: everything but writing."""
+        return None
 
-def device_of(config: Config) -> torch.device:
-    """Return the device of a configuration; `auto` is the first of CUDA, MPS and CPU there is."""
+    def tidy(self, run: Run) -> None:
+        """Remove what only an unfinished stage needs; called once its outcome is on record."""
+        return None
+
+
+def device_of(config: Config, number: int = 0) -> torch.device:
+    """Return the device of a configuration; `auto` is the first of CUDA, MPS and CPU there is.
+
+    Of several GPUs it is that of process `number` of the machine, unless one is named.
+    """
     wanted = config.experiment.device
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
@@ -85,4 +130,6 @@ def device_of(config: Config) -> torch.device:
         raise config.error(
             ("experiment", "device"), f"{wanted!r}, but this machine has no such device"
         )
+    if wanted == "cuda":
+        return torch.device("cuda", number % torch.cuda.device_count())
     return torch.device(wanted)

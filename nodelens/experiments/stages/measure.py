@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from nodelens.aggregator import Aggregator
+from nodelens.checkpoint import check_same
 from nodelens.configs import Config
-from nodelens.experiments.artifacts import CHANNELS, SCORES, SCORES_TABLE
+from nodelens.errors import MergeError, NodeLensError
+from nodelens.experiments.artifacts import CHANNELS, SCORES, SCORES_TABLE, STATE
 from nodelens.experiments.lenses import build_lens, check_lenses, wants_initial_weights
-from nodelens.experiments.networks import build_network, initial_weights
-from nodelens.experiments.provenance import package_code
+from nodelens.experiments.networks import build_network
+from nodelens.experiments.provenance import package_code, source_code
+from nodelens.experiments.shards import merged
 from nodelens.experiments.stage import Run, Stage
+from nodelens.lens import Lens
+from nodelens.model.fingerprint import model_fingerprint
+from nodelens.result import LensResult
 
 __all__ = ["MeasureStage"]
 
+_UNFINISHED = "checkpoints/measure-{}-of-{}.safetensors"
+
 
 class MeasureStage(Stage):
-    """Writes the scores of all lenses, measured in one pass over the calibration rows."""
+    """Writes the scores of all lenses, measured in one pass over the calibration rows.
+
+    A shard writes the statistics of its share instead; a merge reads those of all shards. While
+    it works, every process saves its statistics under `checkpoints/`, to go on from.
+    """
 
     name = "measure"
     needs = ("data", "network")
+    shared = True
     code = (
         "data",
         "model",
         "statistics",
         "metrics",
         "lens.py",
+        "stream.py",
         "reading.py",
         "composite.py",
         "aggregator.py",
@@ -38,12 +54,16 @@ class MeasureStage(Stage):
         inputs = run.splits.train.tensors[0][:2]
         check_lenses(run.config, network, inputs, network.state_dict() if known else None)
         build_lens(run.config)
+        if run.resume:
+            _check_unfinished(run, self.code)
 
     def settings(self, run: Run) -> Any:
         lens = build_lens(run.config)
+        shard = {} if run.shard is None else {"shard": str(run.shard)}
         return {
             "lenses": [entry.model_dump(mode="json") for entry in run.config.lenses],
             "code": package_code(type(part) for part in lens.lenses),
+            **shard,
         }
 
     def protocol(self, config: Config) -> str:
@@ -57,23 +77,114 @@ class MeasureStage(Stage):
 
     def run(self, run: Run) -> str:
         lens = build_lens(run.config)
-        batches = run.splits.batches(run.splits.calibration)
-        options: dict[str, Any] = {}
-        if wants_initial_weights(lens):
-            options["initial_weights"] = initial_weights(run.folder)
-        total = len(batches)
-        result = lens.run(
-            run.network, batches, progress=lambda done, _: run.advance(done, total), **options
-        )
-        result.save(run.folder.path(SCORES))
-        run.folder.note([f"{SCORES}/scores.safetensors", f"{SCORES}/result.json"])
-        table = result.to_pandas()
-        run.folder.write_table(SCORES_TABLE, table)
-        wide = table.pivot(index=["layer", "channel"], columns="score", values="value")
-        wide = wide.reindex(index=table.set_index(["layer", "channel"]).index.unique())
-        channels = wide[list(dict.fromkeys(table["score"]))].reset_index()
-        run.folder.write_table(CHANNELS, channels)
+        aggregator = self._measured(run, lens)
+        if run.shard is not None:
+            aggregator.save(run.folder.path(STATE))
+            run.folder.note([STATE])
+            return f"shard {run.shard}, {aggregator.batches} batches, {aggregator.rows:,} rows"
+        result = aggregator.result()
+        channels, scores = _write(run, result)
         return (
-            f"{channels.shape[1] - 2} scores of {len(channels):,} channels in {len(result)}"
-            f" layers, {total} batches"
+            f"{scores} scores of {channels:,} channels in {len(result)} layers,"
+            f" {aggregator.batches} batches"
         )
+
+    def assist(self, run: Run) -> None:
+        self._measured(run, build_lens(run.config))
+
+    def tidy(self, run: Run) -> None:
+        for path in _unfinished(run) if run.ranks.index == 0 else [_unfinished_path(run)]:
+            path.unlink(missing_ok=True)
+
+    def _measured(self, run: Run, lens: Lens) -> Aggregator:
+        """Return the statistics of the whole stream, or of the shard; all ranks take part."""
+        about = _about(run, self.code)
+        if run.shards:
+            return merged(run.shards, lens, {**about, "model": model_fingerprint(run.network)})
+        first = run.ranks.from_first(lambda: about)
+        check_same("rank 0 of this run", first, about)
+        run.weights = run.ranks.from_first(lambda: run.weights)
+        about["share"] = str(run.share)
+        aggregator = _measure_share(run, lens, about)
+        with run.ranks.together():
+            return aggregator if run.ranks.count == 1 else aggregator.gather()
+
+
+def _measure_share(run: Run, lens: Lens, about: dict[str, Any]) -> Aggregator:
+    path, output = _unfinished_path(run), run.config.output
+    if not run.resume:
+        path.unlink(missing_ok=True)
+    options: dict[str, Any] = (
+        {"initial_weights": run.weights["initial"]} if wants_initial_weights(lens) else {}
+    )
+    total = len(run.splits.batches(run.splits.calibration, run.shard))
+    try:
+        aggregator = lens.measure(
+            run.network,
+            run.splits.batches(run.splits.calibration, run.share),
+            progress=lambda done, _: run.advance(run.ranks.tell(done), total),
+            resume=path,
+            save_every=output.save_every,
+            save_every_seconds=output.save_every_seconds,
+            about=about,
+            **options,
+        )
+    except NodeLensError as error:
+        if run.shard is not None:
+            error.within(f"shard {run.shard}")
+        raise
+    run.ranks.tell(aggregator.batches, now=True)
+    return aggregator
+
+
+def _about(run: Run, code: tuple[str, ...]) -> dict[str, Any]:
+    """Return what decides the statistics: whoever goes on with them must have the same."""
+    sections: dict[str, Any] = {
+        "experiment": {"seed"},
+        "model": {"name", "options"},
+        "dataset": True,
+        "calibration": True,
+        "lenses": True,
+    }
+    if run.config.model.checkpoint is None:
+        sections["training"] = True
+    config = run.config.model_dump(mode="json", include=sections)
+    parts = build_lens(run.config).lenses
+    sources = {"nodelens": source_code(*code), "lenses": package_code(type(p) for p in parts)}
+    return {"config": config, "data": run.splits.fingerprint, "code": sources}
+
+
+def _unfinished_path(run: Run) -> Path:
+    return run.folder.path(_UNFINISHED.format(run.share.index + 1, run.share.count))
+
+
+def _unfinished(run: Run) -> list[Path]:
+    return sorted(run.folder.root.glob(_UNFINISHED.format("*", "*")))
+
+
+def _check_unfinished(run: Run, code: tuple[str, ...]) -> None:
+    """Raise MergeError, before anything is written, for statistics of something else."""
+    about, mine = _about(run, code), _unfinished_path(run)
+    for path in _unfinished(run):
+        share = Aggregator.facts(path)["share"]
+        if not share.endswith(f"/{run.share.count}"):
+            raise MergeError(
+                f"{path.name!r} in {str(run.folder.root)!r} is share {share} of an unfinished run,"
+                f" and this run would go on with shares of {run.share.count}; expected as many"
+                " processes as before, or a run without --resume"
+            )
+    if mine.exists():
+        check_same(f"{mine.name!r} of the unfinished run", Aggregator.facts(mine), about)
+
+
+def _write(run: Run, result: LensResult) -> tuple[int, int]:
+    """Write the scores as tensors and tables, and return how many channels and scores."""
+    result.save(run.folder.path(SCORES))
+    run.folder.note([f"{SCORES}/scores.safetensors", f"{SCORES}/result.json"])
+    table = result.to_pandas()
+    run.folder.write_table(SCORES_TABLE, table)
+    wide = table.pivot(index=["layer", "channel"], columns="score", values="value")
+    wide = wide.reindex(index=table.set_index(["layer", "channel"]).index.unique())
+    channels = wide[list(dict.fromkeys(table["score"]))].reset_index()
+    run.folder.write_table(CHANNELS, channels)
+    return len(channels), channels.shape[1] - 2
