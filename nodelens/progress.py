@@ -15,7 +15,10 @@ Progress = Callable[[int, int], None]
 def watched(
     batches: Iterable[Any], skip: int, progress: bool | Progress, rows: Callable[[], int]
 ) -> Iterator[Any]:
-    """Yield the batches behind the first `skip`, showing how far the stream has come."""
+    """Yield the batches behind the first `skip`, showing how far the stream has come.
+
+    `progress` is False, a function, or True for a bar, which shows on terminals and in notebooks.
+    """
     remaining = islice(batches, skip, None)
     if progress is False:
         yield from remaining
@@ -40,6 +43,10 @@ def _with_bar(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        yield from batches
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -47,7 +54,7 @@ def _with_bar(
         TextColumn("batches, {task.fields[rows]:,} rows"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("measuring", total=total, completed=skip, rows=rows())
         for batch in batches:
             yield batch

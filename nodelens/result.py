@@ -22,6 +22,15 @@ __all__ = ["LensResult"]
 _FORMAT = 1
 
 
+class _Scores(dict[str, Tensor]):
+    """The scores of one layer by name; an unknown name is UnknownNameError with the nearest."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise UnknownNameError(
+            f"the layer has no score {name!r}{nearest(name, self)}; it has {', '.join(self)}"
+        )
+
+
 class LensResult(dict[str, dict[str, Tensor]]):
     """`result[layer][score]`, each `(channels,)` in float64 on the CPU.
 
@@ -43,7 +52,7 @@ class LensResult(dict[str, dict[str, Tensor]]):
     ) -> None:
         super().__init__(
             {
-                layer: {n: t.detach().double().cpu() for n, t in s.items()}
+                layer: _Scores({n: t.detach().double().cpu() for n, t in s.items()})
                 for layer, s in scores.items()
             }
         )
@@ -97,7 +106,11 @@ class LensResult(dict[str, dict[str, Tensor]]):
         return sorted(found, key=lambda entry: -entry[2])[:k]
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return a tidy table with columns layer, channel, score, value, unit."""
+        """Return a tidy table with columns layer, channel, score, value, unit.
+
+        It has a row for every channel. Scores of another shape, such as a matrix of channel pairs,
+        are not in the table: they stay in `result[layer][score]`.
+        """
         import pandas
 
         frames = [
@@ -199,6 +212,8 @@ class LensResult(dict[str, dict[str, Tensor]]):
 
 def _summary(name: str, values: Tensor, units: Mapping[str, str]) -> str:
     unit = f" {units[name]}" if units.get(name, "1") != "1" else ""
+    if values.numel() == 1:
+        return f"{name} {values.item():.4g}{unit}"
     low, mean, high = _spread(values)
     return f"{name} of {len(values)} channels, {low} to {high}, mean {mean}{unit}"
 

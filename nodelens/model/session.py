@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from weakref import WeakKeyDictionary
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import nn
 
-__all__ = ["full_precision", "untouched"]
+__all__ = ["alone", "full_precision", "untouched"]
 
-_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-_LOCKS_LOCK = threading.Lock()
+_LOCK = threading.RLock()
+
+
+def alone() -> AbstractContextManager[object]:
+    """Return a context in which no other thread runs a model; others wait.
+
+    One lock for all models: the random generators, warning filters and torch's switches that a pass
+    sets and puts back belong to the whole process.
+    """
+    return _LOCK
 
 
 @contextmanager
@@ -26,7 +33,7 @@ def untouched(module: nn.Module, *, gradients: bool = False) -> Iterator[None]:
     time may run a model.
     """
     with (
-        _lock(module),
+        alone(),
         _generators(),
         _evaluating(module),
         _frozen(module, gradients),
@@ -45,11 +52,6 @@ def full_precision(device: torch.device) -> Iterator[None]:
         return
     with torch.autocast(device.type, enabled=False):
         yield
-
-
-def _lock(module: nn.Module) -> threading.RLock:
-    with _LOCKS_LOCK:
-        return _LOCKS.setdefault(module, threading.RLock())
 
 
 @contextmanager
