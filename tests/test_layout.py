@@ -315,5 +315,5 @@ def test_the_source_package_holds_all_that_the_tests_and_pages_need():
     included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     missing = [path for path in included if not (ROOT / path[1:]).exists()]
     assert missing == []
-    needed = "benchmarks configs docs examples lenses nodelens scripts tests".split()
-    assert {f"/{folder}" for folder in needed} <= set(included)
+    needed = {"/benchmarks", "/docs", "/examples", "/lenses", "/nodelens", "/scripts", "/tests"}
+    assert needed <= set(included)

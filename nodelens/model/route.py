@@ -88,6 +88,8 @@ class _Recorder:
         name, source = self._inside
         if (layer := self.layers[name]) is not None:
             canonical(source, layer, "input")
+        if not _is_of_torch(failure):
+            return
         module = self.modules[name]
         _check_dtype(name, module, source)
         raise InvalidValueError(
@@ -157,6 +159,15 @@ class _Recorder:
         if previous is not None and not shared:
             previous.source = None
         self.calls.append(_Call(layer, source, shared))
+
+
+def _is_of_torch(failure: Exception) -> bool:
+    """Whether torch's own code raised it, not a hook that someone put on the layer."""
+    trace = failure.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    home = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return home.startswith(("torch.", "transformers."))
 
 
 def _is_torch(module: nn.Module) -> bool:
