@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from nodelens.errors import InvalidValueError, MergeError, NodeLensError, OutputError
-from nodelens.files import load_tensors, save_tensors
+from nodelens.files import intact, load_tensors, save_tensors
 from nodelens.registry import LENSES
 from nodelens.result import LensResult
 from nodelens.statistics.base import Statistic
@@ -120,6 +120,11 @@ class Aggregator:
 
         Raises OutputError for a file that is not one, MergeError for another lens's.
         """
+        with intact(path):
+            return cls._loaded(path, lens)
+
+    @classmethod
+    def _loaded(cls, path: str | Path, lens: Lens | None) -> Aggregator:
         tensors, metadata = load_tensors(Path(path))
         if "nodelens" not in metadata:
             raise OutputError(f"{os.fspath(path)!r} holds no aggregator")
@@ -176,13 +181,22 @@ def _lens_of(spec: Mapping[str, Any]) -> Lens:
 
 def _unpacked(lens: Lens, index: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Aggregator:
     aggregator = Aggregator(lens)
-    aggregator.batches = index["batches"]
+    aggregator.batches = _counted(index["batches"])
     for number, entry in enumerate(index["entries"]):
         key = Read.from_json(entry["key"]) if isinstance(entry["key"], dict) else entry["key"]
         state = {name: tensors[f"{number}.{name}"] for name in entry["tensors"]}
         statistic = Statistic.of_kind(entry["kind"]).from_state(state, entry["plain"])
+        _counted(getattr(statistic, "rows", 0))
         aggregator.statistics.setdefault(entry["layer"], {})[key] = statistic
     return aggregator
+
+
+def _counted(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return 0
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
 
 
 def _rows(found: Mapping[Any, Statistic]) -> list[int]:

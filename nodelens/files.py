@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
-from nodelens.errors import OutputError
+from nodelens.errors import NodeLensError, OutputError
 
-__all__ = ["load_tensors", "save_tensors", "write_bytes", "write_text"]
+__all__ = ["intact", "load_tensors", "save_tensors", "write_bytes", "write_text"]
+
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What reading data raises that is cut off, has other types, or is nested without end."""
+
+
+@contextmanager
+def intact(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Within, content that is not what was saved at `path` is OutputError; our own errors pass."""
+    try:
+        yield
+    except NodeLensError:
+        raise
+    except _DAMAGE as damage:
+        raise OutputError(
+            f"{os.fspath(path)!r} is damaged: {type(damage).__name__}: {str(damage)[:200]}"
+        ) from damage
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -30,13 +47,19 @@ def write_bytes(path: Path, data: bytes) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-    except OSError as failure:
-        raise OutputError(f"cannot write {str(path)!r}: {failure.strerror or failure}") from failure
+    except (OSError, ValueError) as failure:
+        # A name with a NUL, or with half a character, is a ValueError.
+        reason = getattr(failure, "strerror", None) or failure
+        raise OutputError(f"cannot write {str(path)!r}: {reason}") from failure
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write text as UTF-8, whole or not at all; OutputError for text that is none."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as failure:
+        raise OutputError(f"cannot write {str(path)!r}: {failure}") from failure
+    write_bytes(path, data)
 
 
 def save_tensors(
@@ -57,7 +80,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except (OSError, SafetensorError) as failure:
+    except (OSError, SafetensorError, ValueError) as failure:
         raise OutputError(f"cannot read {str(path)!r}: {failure}") from failure
 
 

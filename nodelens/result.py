@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from nodelens.errors import OutputError, UnknownNameError, nearest
-from nodelens.files import load_tensors, save_tensors, write_text
+from nodelens.files import intact, load_tensors, save_tensors, write_text
 
 if TYPE_CHECKING:
     import pandas
@@ -170,25 +171,16 @@ class LensResult(dict[str, dict[str, Tensor]]):
 
     @classmethod
     def load(cls, directory: str | Path) -> LensResult:
-        """Return the result saved in a folder; OutputError when there is none."""
+        """Return the result saved in a folder; OutputError when there is none, or a damaged one."""
         folder = Path(directory)
-        try:
-            about = json.loads((folder / "result.json").read_text())
-        except (OSError, ValueError) as failure:
-            raise OutputError(f"no result in {str(folder)!r}: {failure}") from failure
-        if about.get("format") != _FORMAT:
-            raise OutputError(f"{str(folder)!r} has format {about.get('format')}, not {_FORMAT}")
-        tensors, _ = load_tensors(folder / "scores.safetensors")
-        return cls(
-            {
+        with intact(folder):
+            about = _read_about(folder)
+            tensors, _ = load_tensors(folder / "scores.safetensors")
+            scores = {
                 layer: {n: tensors[f"{layer}:{n}"] for n in names}
-                for layer, names in about["scores"].items()
-            },
-            **{
-                key: about[key]
-                for key in ("lens", "params", "units", "importance", "rows", "notes")
-            },
-        )
+                for layer, names in about.pop("scores").items()
+            }
+            return cls(scores, **about)
 
     def __repr__(self) -> str:
         lines = [f"LensResult of {self.lens or 'a lens'}: {len(self)} layers"]
@@ -208,6 +200,30 @@ class LensResult(dict[str, dict[str, Tensor]]):
                 rows.append("".join(f"<td>{html.escape(str(c))}</td>" for c in cells))
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class _About(TypedDict):
+    """What `result.json` says besides its format."""
+
+    lens: str
+    params: dict[str, Any]
+    units: dict[str, str]
+    importance: dict[str, int]
+    rows: dict[str, int]
+    notes: list[str]
+    scores: dict[str, list[str]]
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    from pydantic import TypeAdapter
+
+    try:
+        about = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as failure:
+        raise OutputError(f"no result in {str(folder)!r}: {failure}") from failure
+    if about.get("format") != _FORMAT:
+        raise OutputError(f"{str(folder)!r} has format {about.get('format')}, not {_FORMAT}")
+    return dict(TypeAdapter(_About).validate_python(about, strict=True))
 
 
 def _summary(name: str, values: Tensor, units: Mapping[str, str]) -> str:
