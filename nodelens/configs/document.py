@@ -133,8 +133,8 @@ class Document:
         """Apply `key.sub=value`, the value read as YAML (`0.5`, `true`, `[low, high]`)."""
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"override {assignment!r} is not of the form key.sub=value")
-        typed = Document(Place(f"override {assignment!r}"), has_lines=False)
+            raise ConfigError(f"override {assignment[:80]!r} is not of the form key.sub=value")
+        typed = Document(Place(f"override {assignment[:80]!r}"), has_lines=False)
         self.override(key.strip(), typed._parse(text))
 
     def place(self, path: Path) -> Place:
@@ -219,10 +219,12 @@ def _step(section: Any, part: str, path: Path) -> str | int:
         return part
     shown = dotted(path)
     if not isinstance(section, list):
-        raise ConfigError(f"override: {shown} is {section!r}, not a section: it has no {part!r}")
+        raise ConfigError(
+            f"override: {shown} is {section!r}, not a section: it has no {part[:80]!r}"
+        )
     if part not in map(str, range(len(section))):
         raise ConfigError(
-            f"override: {shown} has no item {part!r}, expected 0 to {len(section) - 1}"
+            f"override: {shown} has no item {part[:80]!r}, expected 0 to {len(section) - 1}"
         )
     return int(part)
 
