@@ -63,14 +63,14 @@ def test_the_examples_themselves_are_configurations(text: str):
     assert isinstance(outcome(text), Config)
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(mutated())
 def test_a_mutated_example_is_a_configuration_or_an_error(text: str):
     outcome(text)
 
 
 @pytest.mark.slow
-@settings(max_examples=3000)
+@settings(max_examples=600)
 @given(mutated())
 def test_many_mutated_examples_are_configurations_or_errors(text: str):
     outcome(text)

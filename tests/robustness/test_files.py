@@ -119,14 +119,14 @@ def damage_one(saved: Saved, harm: Any, which: int) -> None:
     saved.loads()
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(harm=damage(), which=st.integers(0, 2))
 def test_a_damaged_file_loads_or_is_an_error_of_ours(saved: Saved, harm: Any, which: int):
     damage_one(saved, harm, which)
 
 
 @pytest.mark.slow
-@settings(max_examples=4000)
+@settings(max_examples=800)
 @given(harm=damage(), which=st.integers(0, 2))
 def test_many_damaged_files_load_or_are_errors_of_ours(saved: Saved, harm: Any, which: int):
     damage_one(saved, harm, which)
@@ -170,14 +170,14 @@ def edit_both(saved: Saved, edit: Any) -> None:
     saved.loads()
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(edit=edits())
 def test_metadata_of_other_types_loads_or_is_an_error_of_ours(saved: Saved, edit: Any):
     edit_both(saved, edit)
 
 
 @pytest.mark.slow
-@settings(max_examples=3000)
+@settings(max_examples=600)
 @given(edit=edits())
 def test_much_metadata_of_other_types_loads_or_is_an_error_of_ours(saved: Saved, edit: Any):
     edit_both(saved, edit)

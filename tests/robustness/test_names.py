@@ -118,7 +118,7 @@ training: {epochs: 1}
 lenses: [test.odd]
 output: {directory: PUT}
 """
-SCORES = ["../../up", "a/b", "a:b", "a_b", "/etc/x", "..", "<script>", "y" * 400, "é ü"]
+SCORES = ["../../up", "a/b", "a:b", "<script>", "y" * 400]
 
 
 class OddScores(MetricLens):

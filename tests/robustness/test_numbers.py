@@ -198,14 +198,14 @@ def measured(case: Case) -> LensResult:
     return lens.run(case.model(), case.batches(), progress=False)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(cases())
 def test_forward_lenses_agree_with_float64_numpy(case: Case):
     assert_measured(case, measured(case))
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(cases())
 def test_forward_lenses_agree_with_float64_numpy_on_many_cases(case: Case):
     assert_measured(case, measured(case))
