@@ -5,7 +5,7 @@ average redundancy of all 30 feed-forward blocks. Prints, and plots, the share o
 that the top 1% of each block's channels hold.
 
     make models                                   # fetches the model and the text, once
-    python examples/smollm2_channels.py           # 16,384 tokens, about two minutes on two cores
+    python examples/smollm2_channels.py           # 16,384 tokens; --tokens for fewer
 """
 
 from __future__ import annotations

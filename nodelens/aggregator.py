@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nodelens.errors import InvalidValueError, MergeError, NodeLensError, OutputError
-from nodelens.files import load_metadata, load_tensors, save_tensors
+from nodelens.files import intact, load_metadata, load_tensors, save_tensors
 from nodelens.registry import LENSES
 from nodelens.result import LensResult
 from nodelens.statistics.base import Statistic
@@ -137,6 +137,11 @@ class Aggregator:
 
         Raises OutputError for a file that is not one, MergeError for another lens's.
         """
+        with intact(path):
+            return cls._loaded(path, lens)
+
+    @classmethod
+    def _loaded(cls, path: str | Path, lens: Lens | None) -> Aggregator:
         tensors, metadata = load_tensors(Path(path))
         index = _index(path, metadata)
         saved = index["lens"]
@@ -186,12 +191,14 @@ class Aggregator:
     ) -> Aggregator:
         """Return the aggregator that `packed()` wrote down."""
         aggregator = cls(lens)
-        aggregator.batches, aggregator.about = index["batches"], index.get("about", {})
+        aggregator.batches = _counted(index["batches"])
+        aggregator.about = index.get("about", {})
         aggregator.remarks = index.get("remarks", [])
         for number, entry in enumerate(index["entries"]):
             key = Read.from_json(entry["key"]) if isinstance(entry["key"], dict) else entry["key"]
             state = {name: tensors[f"{number}.{name}"] for name in entry["tensors"]}
             statistic = Statistic.of_kind(entry["kind"]).from_state(state, entry["plain"])
+            _counted(getattr(statistic, "rows", 0))
             aggregator.statistics.setdefault(entry["layer"], {})[key] = statistic
         return aggregator
 
@@ -223,6 +230,14 @@ def _beside(mine: Statistic, other: Statistic) -> Statistic:
 
 def _device(statistic: Statistic) -> torch.device | None:
     return next((v.device for v in vars(statistic).values() if isinstance(v, Tensor)), None)
+
+
+def _counted(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return 0
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
 
 
 def _rows(found: Mapping[Any, Statistic]) -> list[int]:

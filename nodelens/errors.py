@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -22,8 +23,11 @@ __all__ = [
     "TooFewRowsError",
     "UnknownNameError",
     "UnknownOptionError",
+    "closest",
     "nearest",
 ]
+
+_LONGEST = 200
 
 
 class NodeLensError(Exception):
@@ -109,6 +113,27 @@ class RankError(NodeLensError, RuntimeError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the closest of `valid`, or an empty string."""
-    close = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    """Return ` (did you mean 'x'?)` for the closest of `valid`, or an empty string.
+
+    >>> nearest("wieght", ["activation_mean", "weight_magnitude"])
+    " (did you mean 'weight_magnitude'?)"
+    """
+    close = closest(name, valid)
+    return f" (did you mean {close!r}?)" if close else ""
+
+
+def closest(name: str, valid: Iterable[str]) -> str | None:
+    """Return the one of `valid` that is most like `name`, None when none is like it."""
+    # Comparing takes the square of the length, and a name from a file may be of any length.
+    name, known = str(name)[:_LONGEST], [str(v) for v in valid]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if not close:
+        words = {word: v for v in reversed(known) for word in _words(v)}
+        like = difflib.get_close_matches(name.lower(), words, n=1, cutoff=0.7)
+        close = [words[word] for word in like]
+    return close[0] if close else None
+
+
+def _words(name: str) -> list[str]:
+    """The name in lower case and its parts: a slip may be in the one part that was typed."""
+    return [name.lower(), *(part for part in re.split(r"[\W_]+", name.lower()) if len(part) > 2)]

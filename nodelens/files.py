@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from nodelens.errors import OutputError
+from nodelens.errors import NodeLensError, OutputError
 
 __all__ = [
+    "intact",
     "load_metadata",
     "load_tensors",
     "remove_leftovers",
@@ -22,6 +23,22 @@ __all__ = [
     "write_bytes",
     "write_text",
 ]
+
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What reading data raises that is cut off, has other types, or is nested without end."""
+
+
+@contextmanager
+def intact(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Within, content that is not what was saved at `path` is OutputError; our own errors pass."""
+    try:
+        yield
+    except NodeLensError:
+        raise
+    except _DAMAGE as damage:
+        raise OutputError(
+            f"{os.fspath(path)!r} is damaged: {type(damage).__name__}: {str(damage)[:200]}"
+        ) from damage
 
 
 def write_bytes(path: Path, data: bytes, *, make_folder: bool = True) -> None:
@@ -44,13 +61,19 @@ def write_bytes(path: Path, data: bytes, *, make_folder: bool = True) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-    except OSError as failure:
-        raise OutputError(f"cannot write {str(path)!r}: {failure.strerror or failure}") from failure
+    except (OSError, ValueError) as failure:
+        # A name with a NUL, or with half a character, is a ValueError.
+        reason = getattr(failure, "strerror", None) or failure
+        raise OutputError(f"cannot write {str(path)!r}: {reason}") from failure
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write text as UTF-8, whole or not at all; OutputError for text that is none."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as failure:
+        raise OutputError(f"cannot write {str(path)!r}: {failure}") from failure
+    write_bytes(path, data)
 
 
 def remove_leftovers(path: Path) -> None:
@@ -92,7 +115,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
-    except (OSError, SafetensorError) as failure:
+    except (OSError, SafetensorError, ValueError) as failure:
         raise OutputError(f"cannot read {str(path)!r}: {failure}") from failure
 
 

@@ -21,6 +21,7 @@ def watched(
 ) -> Iterator[Any]:
     """Yield the batches behind the first `skip`, showing how far the stream has come.
 
+    `progress` is False, a function, or True for a bar, which shows on terminals and in notebooks.
     Once `ended()`, no further batch is asked for.
     """
     remaining = _before_end(islice(batches, skip, None), ended)
@@ -54,6 +55,10 @@ def _with_bar(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        yield from batches
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -61,7 +66,7 @@ def _with_bar(
         TextColumn("batches, {task.fields[rows]:,} rows"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("measuring", total=total, completed=skip, rows=rows())
         for batch in batches:
             yield batch

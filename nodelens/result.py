@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from typing_extensions import NotRequired, TypedDict
 
 from nodelens.errors import OutputError, UnknownNameError, nearest
-from nodelens.files import load_tensors, save_tensors, write_text
+from nodelens.files import intact, load_tensors, save_tensors, write_text
 
 if TYPE_CHECKING:
     import pandas
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["LensResult"]
 
 _FORMAT = 1
+
+
+class _Scores(dict[str, Tensor]):
+    """The scores of one layer by name; an unknown name is UnknownNameError with the nearest."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise UnknownNameError(
+            f"the layer has no score {name!r}{nearest(name, self)}; it has {', '.join(self)}"
+        )
 
 
 class LensResult(dict[str, dict[str, Tensor]]):
@@ -43,7 +53,7 @@ class LensResult(dict[str, dict[str, Tensor]]):
         notes: Sequence[str] = (),
         standard_errors: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
-        super().__init__(_plain(scores))
+        super().__init__({layer: _Scores(named) for layer, named in _plain(scores).items()})
         self.lens = lens
         self.params = dict(params or {})
         self.units = dict(units or {})
@@ -97,7 +107,9 @@ class LensResult(dict[str, dict[str, Tensor]]):
     def to_pandas(self) -> pandas.DataFrame:
         """Return a tidy table with columns layer, channel, score, value, unit.
 
-        With standard errors there is a column standard_error, behind the value.
+        It has a row for every channel, and with standard errors a column standard_error behind the
+        value. Scores of another shape, such as a matrix of channel pairs, are not in the table:
+        they stay in `result[layer][score]`.
         """
         import pandas
 
@@ -164,25 +176,18 @@ class LensResult(dict[str, dict[str, Tensor]]):
 
     @classmethod
     def load(cls, directory: str | Path) -> LensResult:
-        """Return the result saved in a folder; OutputError when there is none."""
+        """Return the result saved in a folder; OutputError when there is none, or a damaged one."""
         folder = Path(directory)
-        try:
-            about = json.loads((folder / "result.json").read_text())
-        except (OSError, ValueError) as failure:
-            raise OutputError(f"no result in {str(folder)!r}: {failure}") from failure
-        if about.get("format") != _FORMAT:
-            raise OutputError(f"{str(folder)!r} has format {about.get('format')}, not {_FORMAT}")
-        errors = about.get("standard_errors")  # None in files from before there were any
-        return cls(
-            _nested(folder / "scores.safetensors", about["scores"]),
-            standard_errors=_nested(folder / "standard_errors.safetensors", errors)
-            if errors
-            else None,
-            **{
-                key: about[key]
-                for key in ("lens", "params", "units", "importance", "rows", "notes")
-            },
-        )
+        with intact(folder):
+            about = _read_about(folder)
+            scores, errors = about.pop("scores"), about.pop("standard_errors", None)
+            return cls(
+                _nested(folder / "scores.safetensors", scores),
+                standard_errors=_nested(folder / "standard_errors.safetensors", errors)
+                if errors
+                else None,
+                **about,
+            )
 
     def __repr__(self) -> str:
         lines = [f"LensResult of {self.lens or 'a lens'}: {len(self)} layers"]
@@ -228,8 +233,35 @@ def _nested(path: Path, names: Mapping[str, Sequence[str]]) -> dict[str, dict[st
     return {layer: {n: tensors[f"{layer}:{n}"] for n in own} for layer, own in names.items()}
 
 
+class _About(TypedDict):
+    """What `result.json` says besides its format."""
+
+    lens: str
+    params: dict[str, Any]
+    units: dict[str, str]
+    importance: dict[str, int]
+    rows: dict[str, int]
+    notes: list[str]
+    scores: dict[str, list[str]]
+    standard_errors: NotRequired[dict[str, list[str]] | None]
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    from pydantic import TypeAdapter
+
+    try:
+        about = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as failure:
+        raise OutputError(f"no result in {str(folder)!r}: {failure}") from failure
+    if about.get("format") != _FORMAT:
+        raise OutputError(f"{str(folder)!r} has format {about.get('format')}, not {_FORMAT}")
+    return dict(TypeAdapter(_About).validate_python(about, strict=True))
+
+
 def _summary(name: str, values: Tensor, units: Mapping[str, str]) -> str:
     unit = f" {units[name]}" if units.get(name, "1") != "1" else ""
+    if values.numel() == 1:
+        return f"{name} {values.item():.4g}{unit}"
     low, mean, high = _spread(values)
     return f"{name} of {len(values)} channels, {low} to {high}, mean {mean}{unit}"
 

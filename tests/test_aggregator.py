@@ -306,6 +306,16 @@ def test_progress_is_told_batches_and_rows(tmp_path: Path):
     assert seen == [(3, 9)]
 
 
+def test_the_bar_is_for_terminals_and_says_nothing_elsewhere(capsys, monkeypatch):
+    made = Lens.from_name("activation_mean", layers=["head"])
+    made.run(IMAGES.model(), batches(2))
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    made.run(IMAGES.model(), batches(2))
+    said = capsys.readouterr()
+    assert said.out == "" and "measuring" in said.err
+
+
 def test_an_unwritable_place_is_an_error_of_ours(tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot write"):

@@ -23,6 +23,7 @@ from nodelens.errors import (
     TooFewRowsError,
     UnknownNameError,
     UnknownOptionError,
+    nearest,
 )
 from nodelens.interventions import evaluate
 
@@ -69,6 +70,10 @@ NAMES: list[tuple[Attempt, str]] = [
     (make("rayleigh_quotiet"), "unknown lens 'rayleigh_quotiet' .did you mean 'rayleigh_quotient'"),
     (make("zzzz"), "unknown lens 'zzzz'; there are ablation, activation_kurtosis, "),
     (lambda _: get_metric("ablation", channels={"0": [0]}), "lens 'ablation' is not a metric"),
+    (
+        lambda model: select()(model)["0"]["activation_men"],
+        "the layer has no score 'activation_men' .did you mean 'activation_mean'.*; it has activ",
+    ),
     (lambda model: select()(model)["fc1"], "no layer 'fc1'; it has 0, 2"),
     (
         lambda model: select()(model).scores("activation_men"),
@@ -220,6 +225,10 @@ LOSSES: list[tuple[Attempt, str]] = [
         analyse("taylor_saliency", (x(), torch.randn(20, 2))),
         r"no loss for outputs of shape \(20, 3\) and numeric targets of shape \(20, 2\)",
     ),
+    (
+        analyse("taylor_saliency", (x(), y().float())),
+        r"targets of shape \(20,\): integers are class numbers \(targets.long\(\)\), floats are",
+    ),
 ]
 VALUES: list[tuple[Attempt, str]] = [
     (select(pattern="("), r"pattern '\(' is not a regular expression"),
@@ -332,5 +341,107 @@ def test_an_error_of_the_model_itself_stays_what_it_is():
 
     with pytest.raises(RuntimeError, match="not today"):
         select()(Refusing())
-    with pytest.raises(TypeError, match="positional arguments"):
-        Lens.from_name("activation_mean").analyse(network(), x(), x(), x())
+
+
+def test_an_error_of_the_model_that_is_no_fault_of_the_call_stays_what_it_is():
+    class Mistaken(Tokens):
+        def forward(self, ids: Tensor) -> Tensor:
+            return len(3)  # type: ignore[arg-type]
+
+    with pytest.raises(TypeError, match="has no len"):
+        select()(Mistaken())
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(5, 4), nn.Linear(4, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.words(ids))
+
+
+UNFIT: list[tuple[Callable[[], nn.Module], list[Any], str]] = [
+    (
+        network,
+        [x().double()],
+        "batch 0: the input of layer '0' is torch.float64, expected torch.float32",
+    ),
+    (
+        network,
+        [x(), x().double().numpy()],
+        "batch 1: the input of layer '0' is torch.float64, expected torch.float32",
+    ),
+    (lambda: network().double(), [x()], "is torch.float32, expected torch.float64"),
+    (
+        Tokens,
+        [torch.zeros(2, 3).long(), torch.full((2, 3), 7)],
+        r"batch 1: layer 'words' .Embedding. cannot take an input of shape .2, 3. and torch.int",
+    ),
+    (Tokens, [torch.zeros(2, 3)], "layer 'words' .Embedding. cannot take an input of .*float32"),
+    (
+        Tokens,
+        [{"input_ids": torch.zeros(2, 3).long()}],
+        "batch 0: Tokens takes .ids., and the batch does not fit: missing a required argument",
+    ),
+    (
+        lambda: nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 3, 1)),
+        [x()],
+        r"batch 0: layer '0' .BatchNorm2d. cannot take an input of shape \(20, 4\)",
+    ),
+    (
+        lambda: nn.Conv2d(4, 3, 1),
+        [x()],
+        r"shape \(20, 4\), expected 4 axes: batch, channels and 2 of space",
+    ),
+    (
+        network,
+        [((x(), y()), {})],
+        "too many positional arguments; several arguments are all inputs of the model, targets go",
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "batches", "message"), UNFIT)
+def test_an_input_that_a_layer_cannot_take_is_told_with_lens_batch_and_layer(
+    model: Callable[[], nn.Module], batches: list[Any], message: str
+):
+    made = model()
+    with pytest.raises(InvalidValueError, match=f"^lens 'activation_mean', .*{message}"):
+        Lens.from_name("activation_mean").run(made, batches, progress=False)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in made.modules())
+
+
+def test_what_fails_for_want_of_memory_is_not_tried_again():
+    calls = []
+
+    class Full(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(x)
+            raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        select()(Full(4, 3))
+    assert len(calls) == 1
+
+
+NEAREST = {
+    "wieght": "weight_magnitude",
+    "weigth_magnitude": "weight_magnitude",
+    "kurtosis": "activation_kurtosis",
+    "Rayleigh": "rayleigh_quotient",
+    "rayliegh": "rayleigh_quotient",
+    "saliencey": "taylor_saliency",
+    "alignement": "delta_alignment",
+    "redundnacy": "average_redundancy",
+}
+
+
+@pytest.mark.parametrize(("typed", "meant"), NEAREST.items())
+def test_a_slip_in_one_part_of_a_name_still_finds_it(typed: str, meant: str):
+    assert nearest(typed, Lens.names()) == f" (did you mean {meant!r}?)"
+
+
+@pytest.mark.parametrize("typed", ["zzzz", "", "_", "qqq_qqq", "é" * 1_000_000])
+def test_what_is_like_nothing_gets_no_suggestion(typed: str):
+    assert nearest(typed, Lens.names()) == ""

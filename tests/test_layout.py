@@ -307,3 +307,13 @@ def test_every_spelling_of_a_library_is_found():
     ]
     planted_files = [planted(f"nodelens/{n}.py", text) for n, text in enumerate(spellings)]
     assert len(files_importing("torch.distributed", planted_files)) == len(spellings)
+
+
+def test_the_source_package_holds_all_that_the_tests_and_pages_need():
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    missing = [path for path in included if not (ROOT / path[1:]).exists()]
+    assert missing == []
+    needed = {"/benchmarks", "/docs", "/examples", "/lenses", "/nodelens", "/scripts", "/tests"}
+    assert needed <= set(included)

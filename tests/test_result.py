@@ -90,6 +90,7 @@ def test_ties_keep_the_order_of_layers_and_channels():
 def test_a_matrix_beside_the_scores_is_no_channel(result):
     matrix = LensResult({"fc": {"x": torch.tensor([1.0, 2.0]), "matrix": torch.eye(2)}})
     assert matrix.top(1) == [("fc", 1, 2.0)]
+    assert "matrix" in (LensResult.to_pandas.__doc__ or "")
     assert list(matrix.to_pandas().score) == ["x", "x"]
     assert "matrix" in repr(matrix) and "matrix" in matrix._repr_html_()
 
@@ -169,6 +170,17 @@ def test_the_text_says_what_where_and_in_which_unit(result):
         "  conv.1: redundancy of 3 channels, 0 to 0.5, mean 0.25 nat",
         "  fc: variance of 2 channels, 0.5 to 4, mean 2.25 activation^2",
     ]
+
+
+def test_a_single_number_is_shown_as_one():
+    result = LensResult({"model": {"loss": torch.tensor([0.5])}}, units={"loss": "loss"})
+    assert repr(result).splitlines()[1] == "  model: loss 0.5 loss"
+
+
+def test_a_layers_scores_are_a_dict_that_knows_its_names(result):
+    assert result["fc"].get("x") is None and "x" not in result["fc"]
+    with pytest.raises(UnknownNameError, match=r"no score 'varience' \(did you mean 'variance'"):
+        result["fc"]["varience"]
 
 
 def test_a_long_text_is_cut():

@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from nodelens.configs.document import Document, Path, dotted, write_yaml
+from nodelens.configs.document import Document, Path, Place, dotted, write_yaml
 from nodelens.configs.schema import EXPERIMENT_ALIASES, Config
 from nodelens.errors import ConfigError, nearest
 
 __all__ = ["dump_config", "load_config", "parse_config"]
+
+_MOST_TOLD = 20
 
 _PLAIN_WORDS = {"a valid tuple": "a list", "a valid integer": "a whole number", "valid ": ""}
 
@@ -29,8 +31,10 @@ def load_config(path: str | FilePath, overrides: Iterable[str | tuple[str, objec
         text = FilePath(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: there is no such file{_nearest_file(path)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{_shortened(str(path), 200)}: cannot be read as UTF-8 text: {error}"
+        ) from error
     return parse_config(text, overrides, source=str(path))
 
 
@@ -63,17 +67,23 @@ def dump_config(config: Config) -> str:
 
 
 def _problems(error: ValidationError, document: Document) -> list[str]:
-    """Return one line for every mistake, in the order of the file."""
+    """Return one line for every mistake, in the order of the file, and how many are left out."""
     mistakes = error.errors()
-    causes = [details["loc"] for details in mistakes]
-    told: list[tuple[int, str]] = []
-    for details in mistakes:
-        path = details["loc"]
-        if any(len(cause) > len(path) and cause[: len(path)] == path for cause in causes):
-            continue  # follows from a mistake further in, such as a list with no valid item left
-        place = document.place(path[:-1] if details["type"] == "missing" else path)
-        told.append((place.line or 0, f"{place}: {dotted(path) or 'file'}: {_explain(details)}"))
-    return [text for _, text in sorted(told, key=lambda entry: entry[0])]
+    # What follows from a mistake further in, such as a list with no valid item left, is not told.
+    outer = {cause["loc"][:end] for cause in mistakes for end in range(len(cause["loc"]))}
+    placed = [(_place(m, document), m) for m in mistakes if m["loc"] not in outer]
+    placed.sort(key=lambda entry: entry[0].line or 0)
+    told = [
+        f"{place}: {_shortened(dotted(m['loc']) or 'file')}: {_explain(m)}"
+        for place, m in placed[:_MOST_TOLD]
+    ]
+    more = len(placed) - len(told)
+    return [*told, *([f"and {more} more mistakes"] if more else [])]
+
+
+def _place(details: ErrorDetails, document: Document) -> Place:
+    path = details["loc"]
+    return document.place(path[:-1] if details["type"] == "missing" else path)
 
 
 def _explain(details: ErrorDetails) -> str:
@@ -88,7 +98,7 @@ def _explain(details: ErrorDetails) -> str:
         return str(details["ctx"]["error"])
     if kind == "literal_error":
         valid = _choices(path)
-        return f"{value!r}, expected {_either(valid)}{nearest(str(value), valid)}"
+        return f"{_shown(value)}, expected {_either(valid)}{nearest(str(value), valid)}"
     if kind in ("string_pattern_mismatch", "model_type", "dict_type"):
         return f"{_shown(value)}, expected {_describe(path)}"
     if kind == "too_short":
@@ -100,8 +110,11 @@ def _explain(details: ErrorDetails) -> str:
 
 
 def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."
+    return _shortened(repr(value))
+
+
+def _shortened(text: str, most: int = 80) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _either(values: list[str]) -> str:

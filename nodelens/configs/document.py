@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import yaml
@@ -19,11 +20,23 @@ Path = tuple[str | int, ...]
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)(?::(?P<default>[^}]*))?\}")
 
 
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+_DEEPEST = 50
+_KINDS = {"float": "number", "int": "whole number", "bool": "true or false"}
+_PLAIN = ("bool", "float", "int", "map", "null", "seq", "str")
+_UNREADABLE = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
+"""What PyYAML raises for a date, number or truth value that is none."""
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads `1e-3` as a number and refuses aliases.
+    """SafeLoader that reads `1e-3` as a number, and refuses aliases and bottomless nesting.
 
     Aliases let a few lines unfold into gigabytes, and would blur which line a value is on.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -32,7 +45,25 @@ class _Loader(yaml.SafeLoader):
                 problem=f"alias *{alias.anchor}: a configuration writes every value out",
                 problem_mark=alias.start_mark,
             )
-        return super().compose_node(parent, index)
+        if self._depth == _DEEPEST:
+            raise yaml.MarkedYAMLError(
+                problem=f"lists or sections more than {_DEEPEST} deep",
+                problem_mark=self.peek_event().start_mark,  # type: ignore[no-untyped-call]
+            )
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except _UNREADABLE as failure:
+            tag = node.tag.rpartition(":")[2]
+            kind = _KINDS.get(tag, tag)
+            raise yaml.MarkedYAMLError(
+                problem=f"{str(node.value)[:40]!r} is no {kind}", problem_mark=node.start_mark
+            ) from failure
 
 
 _Loader.add_implicit_resolver(
@@ -84,6 +115,8 @@ class Document:
         path: Path = ()
         section: Any = self.data
         *outer, last = key.split(".")
+        if len(outer) >= _DEEPEST:
+            raise ConfigError(f"override {key[:40]!r}: a key of more than {_DEEPEST} parts")
         for part in outer:
             step = _step(section, part, path)
             path = (*path, step)
@@ -100,8 +133,8 @@ class Document:
         """Apply `key.sub=value`, the value read as YAML (`0.5`, `true`, `[low, high]`)."""
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"override {assignment!r} is not of the form key.sub=value")
-        typed = Document(Place(f"override {assignment!r}"), has_lines=False)
+            raise ConfigError(f"override {assignment[:80]!r} is not of the form key.sub=value")
+        typed = Document(Place(f"override {assignment[:80]!r}"), has_lines=False)
         self.override(key.strip(), typed._parse(text))
 
     def place(self, path: Path) -> Place:
@@ -145,6 +178,7 @@ class Document:
                 node.tag = loader.resolve(  # type: ignore[no-untyped-call]
                     yaml.ScalarNode, node.value, (True, False)
                 )
+        _check_plain(loader, node, path, place)
 
     def _visit_mapping(self, loader: _Loader, node: yaml.MappingNode, path: Path) -> None:
         seen: dict[str, Place] = {}
@@ -156,6 +190,7 @@ class Document:
             if key.value in seen:
                 shown = dotted((*path, key.value))
                 raise ConfigError(f"{place}: {shown}: given twice, first in {seen[key.value]}")
+            _check_writable(key.value, place)
             seen[key.value] = place
             self.places[(*path, key.value)] = place
             self._visit(loader, value, (*path, key.value))
@@ -184,12 +219,32 @@ def _step(section: Any, part: str, path: Path) -> str | int:
         return part
     shown = dotted(path)
     if not isinstance(section, list):
-        raise ConfigError(f"override: {shown} is {section!r}, not a section: it has no {part!r}")
-    if not part.isdigit() or int(part) >= len(section):
         raise ConfigError(
-            f"override: {shown} has no item {part!r}, expected 0 to {len(section) - 1}"
+            f"override: {shown} is {section!r}, not a section: it has no {part[:80]!r}"
+        )
+    if part not in map(str, range(len(section))):
+        raise ConfigError(
+            f"override: {shown} has no item {part[:80]!r}, expected 0 to {len(section) - 1}"
         )
     return int(part)
+
+
+def _check_plain(loader: _Loader, node: yaml.Node, path: Path, place: Place) -> None:
+    home, _, kind = node.tag.rpartition(":")
+    if home != "tag:yaml.org,2002" or kind not in _PLAIN:
+        raise ConfigError(
+            f"{place}: a value of the kind {node.tag!r}, expected text, a number, true, false, "
+            "null, a list or a section; put a date in quotes"
+        )
+    if isinstance(node, yaml.ScalarNode):
+        _check_writable(node.value, place)
+    if kind == "float" and not isfinite(number := loader.construct_object(node)):
+        raise ConfigError(f"{place}: {dotted(path)}: {number}, expected a finite number")
+
+
+def _check_writable(text: str, place: Place) -> None:
+    if found := _UNWRITABLE.search(text):
+        raise ConfigError(f"{place}: the character {found[0]!r} stands in no file name or text")
 
 
 def _from_environment(match: re.Match[str], place: Place) -> str:

@@ -29,7 +29,12 @@ class RunFolder:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser()
+        try:
+            self.root = Path(root).expanduser()
+        except RuntimeError as failure:
+            raise OutputError(
+                f"the output folder {str(root)!r} is nobody's: {failure}"
+            ) from failure
         self.written: list[str] = []
 
     def prepare(self) -> None:
@@ -41,10 +46,11 @@ class RunFolder:
             foreign = self.root.is_dir() and any(self.root.iterdir()) and not self.has(PROVENANCE)
             for part in PARTS if not foreign else ():
                 (self.root / part).mkdir(parents=True, exist_ok=True)
-        except OSError as failure:
+        except (OSError, ValueError) as failure:
+            reason = getattr(failure, "strerror", None) or failure
             raise OutputError(
-                f"the output folder {str(self.root)!r} cannot be made:"
-                f" {failure.strerror or failure}; expected a path that can be written"
+                f"the output folder {str(self.root)!r} cannot be made: {reason};"
+                " expected a path that can be written"
             ) from failure
         if foreign:
             raise OutputError(
@@ -56,8 +62,11 @@ class RunFolder:
 
     def path(self, name: str) -> Path:
         """Return the path of `name`; OutputError when it would lie outside the folder."""
-        root = self.root.resolve()
-        path = (root / name).resolve()
+        try:
+            root = self.root.resolve()
+            path = (root / name).resolve()
+        except (OSError, ValueError) as failure:
+            raise OutputError(f"{name[:200]!r} is no name of a file: {failure}") from failure
         if path == root or not path.is_relative_to(root):
             raise OutputError(f"{name!r} is not inside the output folder {str(self.root)!r}")
         return path

@@ -144,7 +144,13 @@ def canonical(value: Any, layer: Layer, site: str, axes: tuple[int, int] | None 
             tensor = tensor.transpose(0, 1) if tuple(tensor.shape[:2]) == axes[::-1] else tensor
         rows = tensor.reshape(-1, tensor.shape[-1]) if tensor.ndim else tensor.reshape(1, 1)
     else:
-        rows = tensor if tensor.ndim == len(layer.window.kernel) + 2 else tensor.unsqueeze(0)
+        space = len(layer.window.kernel)
+        if tensor.ndim not in (space + 1, space + 2):
+            raise ShapeError(
+                f"the {site} of layer {layer.name!r} has shape {tuple(tensor.shape)}, "
+                f"expected {space + 2} axes: batch, channels and {space} of space"
+            )
+        rows = tensor if tensor.ndim == space + 2 else tensor.unsqueeze(0)
     if rows.shape[1] != channels:
         raise ShapeError(
             f"the {site} of layer {layer.name!r} has shape {tuple(tensor.shape)}, "

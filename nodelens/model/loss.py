@@ -116,7 +116,8 @@ def _squared(logits: Tensor, targets: Tensor) -> Prediction:
     if logits.shape != targets.shape:
         raise MissingLossError(
             f"no loss for outputs of shape {tuple(logits.shape)} and numeric targets "
-            f"of shape {tuple(targets.shape)}"
+            f"of shape {tuple(targets.shape)}: integers are class numbers (targets.long()), "
+            "floats are numbers to come close to"
         )
     total = mse_loss(logits, targets.to(logits.dtype), reduction="sum")
     return Prediction(total, targets.numel())

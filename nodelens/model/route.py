@@ -7,11 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from nodelens.errors import InvalidValueError, NodeLensError
 from nodelens.model.layers import Layer, canonical, describe, first_tensor, named
+from nodelens.model.session import alone
 
-__all__ = ["Event", "Route", "learn_route"]
+__all__ = ["FAILURES", "Event", "Route", "learn_route"]
+
+FAILURES = (IndexError, RuntimeError, TypeError, ValueError)
+"""What torch raises for an input that a layer cannot take."""
 
 Event = tuple[str, int, str]
 """A visit of a module: its name, which visit (from 0), and "input" or "output"."""
@@ -50,14 +56,17 @@ class Route:
 def learn_route(module: nn.Module, forward: Callable[[], Any]) -> Route:
     """Return the route that `forward()` takes through `module`.
 
-    Raises ShapeError that names the layer when its input is what the pass fails on.
+    Raises ShapeError or InvalidValueError that names the layer when its input is what the pass
+    fails on.
     """
     recorder = _Recorder(named(module))
-    with recorder.watching():
+    with alone(), recorder.watching():
         try:
             forward()
-        except RuntimeError:
-            recorder.check_shape()
+        except (NodeLensError, torch.OutOfMemoryError):
+            raise
+        except FAILURES as failure:
+            recorder.explain(failure)
             raise
     recorder.route.down_projections = find_down_projections(recorder.calls, recorder.siblings())
     return recorder.route
@@ -70,13 +79,23 @@ class _Recorder:
         self.route = Route(tuple(modules))
         self.calls: list[_Call] = []
         self._last_output: tuple[str, Tensor | None] = ("", None)
-        self._inside: tuple[Layer, Tensor] | None = None
+        self._inside: tuple[str, Tensor] | None = None
 
-    def check_shape(self) -> None:
-        """Raise ShapeError when the layer that is being called takes no such input."""
-        if self._inside is not None:
-            layer, source = self._inside
+    def explain(self, failure: Exception) -> None:
+        """Raise an error with the layer's name when one of torch's own layers is what fails."""
+        if self._inside is None:
+            return
+        name, source = self._inside
+        if (layer := self.layers[name]) is not None:
             canonical(source, layer, "input")
+        if not _is_of_torch(failure):
+            return
+        module = self.modules[name]
+        _check_dtype(name, module, source)
+        raise InvalidValueError(
+            f"layer {name!r} ({type(module).__name__}) cannot take an input of shape "
+            f"{tuple(source.shape)} and {source.dtype}: {str(failure).partition(chr(10))[0]}"
+        ) from failure
 
     def siblings(self) -> dict[str, set[str]]:
         """Every parent's own linear layers."""
@@ -111,8 +130,8 @@ class _Recorder:
             source = first_tensor(args) if args else first_tensor(kwargs)
             self._note_norm(name, module, source)
             self._note_linear(name, source)
-            layer = self.layers[name]
-            self._inside = None if layer is None or source is None else (layer, source)
+            explicable = self.layers[name] is not None or _is_torch(module)
+            self._inside = (name, source) if explicable and source is not None else None
 
         return hook
 
@@ -140,6 +159,31 @@ class _Recorder:
         if previous is not None and not shared:
             previous.source = None
         self.calls.append(_Call(layer, source, shared))
+
+
+def _is_of_torch(failure: Exception) -> bool:
+    """Whether torch's own code raised it, not a hook that someone put on the layer."""
+    trace = failure.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    home = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return home.startswith(("torch.", "transformers."))
+
+
+def _is_torch(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.")
+
+
+def _check_dtype(name: str, module: nn.Module, source: Tensor) -> None:
+    # Under autocast the two may differ, and something else is wrong.
+    if torch.is_autocast_enabled(source.device.type) or isinstance(module, nn.Embedding):
+        return
+    weight = next((p for p in module.parameters(recurse=False) if p.is_floating_point()), None)
+    if weight is not None and weight.dtype != source.dtype:
+        raise InvalidValueError(
+            f"the input of layer {name!r} is {source.dtype}, expected {weight.dtype} as its "
+            f"weights are: convert the batch, as in x.to({weight.dtype}), or the model"
+        )
 
 
 def find_down_projections(calls: list[_Call], siblings: Mapping[str, set[str]]) -> list[str]:

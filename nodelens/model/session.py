@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from weakref import WeakKeyDictionary
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import nn
 
-__all__ = ["full_precision", "shapes_alone", "untouched"]
+__all__ = ["alone", "full_precision", "shapes_alone", "untouched"]
 
-_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-_LOCKS_LOCK = threading.Lock()
+_LOCK = threading.RLock()
+
+
+def alone() -> AbstractContextManager[object]:
+    """Return a context in which no other thread runs a model; others wait.
+
+    One lock for all models: the random generators, warning filters and torch's switches that a pass
+    sets and puts back belong to the whole process.
+    """
+    return _LOCK
 
 
 @contextmanager
@@ -26,7 +33,7 @@ def untouched(module: nn.Module, *, gradients: bool = False) -> Iterator[None]:
     time may run a model.
     """
     with (
-        _lock(module),
+        alone(),
         _generators(),
         _evaluating(module),
         _frozen(module, gradients),
@@ -56,11 +63,6 @@ def shapes_alone() -> Iterator[None]:
     shapes = ShapeEnv(assume_static_by_default=True)
     with FakeTensorMode(allow_non_fake_inputs=True, shape_env=shapes):
         yield
-
-
-def _lock(module: nn.Module) -> threading.RLock:
-    with _LOCKS_LOCK:
-        return _LOCKS.setdefault(module, threading.RLock())
 
 
 @contextmanager

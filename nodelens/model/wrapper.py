@@ -20,11 +20,12 @@ from nodelens.errors import (
     InvalidValueError,
     LayerNotFoundError,
     LayerNotReachedError,
+    NodeLensError,
     nearest,
 )
 from nodelens.model.layers import Layer, describe, named
-from nodelens.model.route import Route, learn_route
-from nodelens.model.session import shapes_alone, untouched
+from nodelens.model.route import FAILURES, Route, learn_route
+from nodelens.model.session import alone, shapes_alone, untouched
 from nodelens.model.tracing import traced, traced_hosted
 
 __all__ = ["ModelWrapper", "wrap"]
@@ -142,15 +143,21 @@ class ModelWrapper:
             with untouched(self.module), shapes_alone():
                 batch = batch.to(torch.device("meta"))
                 return self.module(*batch.args, **batch.kwargs)
-        with untouched(self.module):
-            return self.module(*batch.args, **batch.kwargs)
+        try:
+            with untouched(self.module):
+                return self.module(*batch.args, **batch.kwargs)
+        except TypeError:
+            _check_arguments(self.module, batch)
+            raise
 
     @contextmanager
     def _explained(self, batch: Batch) -> Iterator[None]:
         try:
             yield
-        except RuntimeError:
-            # Of a wrong shape torch does not say in which layer it is; a watched pass does.
+        except (NodeLensError, torch.OutOfMemoryError):
+            raise
+        except FAILURES:
+            # Of a wrong input torch does not say in which layer it is; a watched pass does.
             learn_route(self.module, lambda: self._plain(batch))
             raise
 
@@ -180,10 +187,17 @@ class ModelWrapper:
         Raises LayerNotReachedError when the pass calls a `watched` module more or less often than
         the route says: its rows would be lost in silence.
         """
+        with alone():
+            before = dict(self.nnsight.interleaver.counts)
+            with self._explained(batch), untouched(self.module, gradients=gradients):
+                found = traced(self, batch, bodies)
+            self._check_counts(before, batch, watched)
+        return found
+
+    def _check_counts(
+        self, before: Mapping[str, int], batch: Batch, watched: Iterable[str]
+    ) -> None:
         calls = self.nnsight.interleaver.counts
-        before = dict(calls)
-        with self._explained(batch), untouched(self.module, gradients=gradients):
-            found = traced(self, batch, bodies)
         for name in watched:
             site = f"{self.envoy(name).path}.output"
             seen, expected = calls[site] - before.get(site, 0), self.route(batch).visits[name]
@@ -191,7 +205,6 @@ class ModelWrapper:
                 raise LayerNotReachedError(
                     f"the forward pass calls {name!r} {seen} times, and {expected} times before"
                 )
-        return found
 
     def trace_hosted(self, batch: Batch, remote: bool | str, code: bytes, payload: bytes) -> Any:
         """Return what the function in `payload` brings from a pass where the model is hosted.
@@ -297,6 +310,20 @@ def _check_initialised(modules: Mapping[str, nn.Module]) -> None:
             raise IncompatibleModelError(
                 f"layer {name!r} has no weights yet: run the model once on a batch first"
             )
+
+
+def _check_arguments(module: nn.Module, batch: Batch) -> None:
+    """Raise InvalidValueError when the batch's inputs are not those that `forward` takes."""
+    # The class's: nnsight puts a forward of its own, which takes anything, on the module.
+    forward = inspect.signature(type(module).forward)
+    try:
+        forward.bind(module, *batch.args, **batch.kwargs)
+    except TypeError as mismatch:
+        hint = "; several arguments are all inputs of the model, targets go with it as (x, y)"
+        raise InvalidValueError(
+            f"{type(module).__name__} takes ({listing(list(forward.parameters)[1:])}), and the "
+            f"batch does not fit: {mismatch}{hint if len(batch.args) > 1 else ''}"
+        ) from mismatch
 
 
 def _is_text(batch: Any) -> bool:

@@ -105,14 +105,14 @@ class Additive(Statistic):
         """Return the statistic of a sample none of whose blocks has been seen."""
 
     @abstractmethod
-    def absorb(self, block: Block) -> None:
+    def absorb(self, block: Block, sample: Sample) -> None:
         """Take in one block of the sample."""
 
     @classmethod
     def measure(cls, sample: Sample, *args: Any, **kwargs: Any) -> Self:
         statistic = cls.empty(sample, *args, **kwargs)
         for block in sample.blocks():
-            statistic.absorb(block)
+            statistic.absorb(block, sample)
         return statistic
 
 
@@ -129,7 +129,7 @@ def measured(
     additive = [statistic for statistic in found if isinstance(statistic, Additive)]
     for block in sample.blocks() if additive else ():
         for statistic in additive:
-            statistic.absorb(block)
+            statistic.absorb(block, sample)
     return found
 
 

@@ -151,7 +151,7 @@ class ClassMoments(Statistic):
         offset = sums / counts.clamp(min=1)[:, None].to(x.dtype)
         deviation = centred(deviation, offset[labels])
         square = deviation.square_() if x.ndim == 2 else deviation.square_().sum(2)
-        mean = (wide(sample.mean) + wide(offset)) * (counts > 0)[:, None]
+        mean = (sample.refined_mean + wide(offset)) * (counts > 0)[:, None]
         return cls(sample.rows, counts, mean, member.mT @ square)
 
     def merge(self, other: Self) -> None:

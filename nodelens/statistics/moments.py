@@ -77,17 +77,24 @@ class Moments(CentralMoments, Additive):
 
     @classmethod
     def empty(cls, sample: Sample, *, order: int = 2) -> Self:
-        mean = wide(sample.mean)
-        higher = (torch.zeros_like(mean), torch.zeros_like(mean)) if order >= 4 else ()
-        return cls(sample.rows, mean, torch.zeros_like(mean), *higher)
+        # Sums of powers of d - r, where r is what the centre of the deviations d is off by.
+        n, r = sample.rows, sample.residual
+        m2 = -n * r**2
+        higher = (2 * n * r**3, -3 * n * r**4) if order >= 4 else ()
+        return cls(n, sample.refined_mean, m2, *higher)
 
-    def absorb(self, block: Block) -> None:
-        self.m2 += channel_sum(block.square)
+    def absorb(self, block: Block, sample: Sample) -> None:
+        second = channel_sum(block.square)
+        self.m2 += second
         if self.m3 is None or self.m4 is None:
             return
+        r = sample.residual
         power = torch.mul(block.deviation, block.square, out=block.spare())
-        self.m3 += channel_sum(power)
+        third = channel_sum(power)
+        self.m3.add_(third).addcmul_(r, second.to(r.dtype), value=-3)
         self.m4 += channel_sum(torch.mul(block.square, block.square, out=power))
+        self.m4.addcmul_(r, third.to(r.dtype), value=-4)
+        self.m4.addcmul_(r * r, second.to(r.dtype), value=6)
 
     @classmethod
     def joined(cls, mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -145,7 +152,7 @@ class AbsoluteMean(Additive, Mean):
     def empty(cls, sample: Sample) -> Self:
         return cls(sample.rows, torch.zeros_like(wide(sample.mean)))
 
-    def absorb(self, block: Block) -> None:
+    def absorb(self, block: Block, sample: Sample) -> None:
         self.total += channel_sum(block.size)
 
 
@@ -161,7 +168,7 @@ class NearZero(Additive):
     def empty(cls, sample: Sample, *, eps: float = 0.0) -> Self:
         return cls(sample.rows, torch.zeros_like(sample.mean, dtype=torch.int64), eps)
 
-    def absorb(self, block: Block) -> None:
+    def absorb(self, block: Block, sample: Sample) -> None:
         # Into floats, since torch compares into booleans, and adds them up, many times slower.
         near = torch.le(block.size, self.eps, out=block.spare())
         self.count += channel_sum(near).long()

@@ -16,6 +16,7 @@ from nodelens.statistics.reduce import (
     channel_mean,
     channel_sum,
     gram,
+    per_channel,
     wide,
 )
 from nodelens.statistics.window import Window
@@ -60,15 +61,24 @@ class Sample:
     @cached_property
     def deviation(self) -> Tensor:
         """Return the values minus their channel's mean: what keeps float32 sums exact."""
-        return centred(self.values, self.mean)
+        deviation = centred(self.values, self.mean)
+        return deviation.sub_(per_channel(self.residual.to(deviation.dtype), deviation))
+
+    @cached_property
+    def residual(self) -> Tensor:
+        """Return the mean deviation in float64, `(channels,)`: what rounding took from the mean.
+
+        Far from zero that is more than small variances and correlations survive.
+        """
+        left = torch.zeros_like(wide(self.mean))
+        for block in self.blocks():
+            left += channel_sum(block.deviation)
+        return left / max(self.rows, 1)
 
     @cached_property
     def refined_mean(self) -> Tensor:
-        """Return the mean in float64, by what is left of it in the deviations, `(channels,)`.
-
-        A float32 mean far from zero is off by more than small correlations survive in a merge.
-        """
-        return wide(self.mean) + wide(channel_sum(self.deviation)) / max(self.rows, 1)
+        """Return the mean in float64, with what rounding took from it, `(channels,)`."""
+        return wide(self.mean) + self.residual
 
     @cached_property
     def extremes(self) -> tuple[Tensor, Tensor]:

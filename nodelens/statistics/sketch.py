@@ -60,7 +60,7 @@ class QuantileSketch(Additive):
             sketch.counts = none.clone()
         return sketch
 
-    def absorb(self, block: Block) -> None:
+    def absorb(self, block: Block, sample: Sample) -> None:
         bins = _bins(block.size, out=block.spare(torch.int32))
         if self.bins is None:
             self._count(bins)

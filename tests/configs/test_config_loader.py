@@ -142,7 +142,10 @@ def test_a_wrong_item_is_not_told_again_as_an_empty_list():
         ("a: 1\nb:\n  c: 1\n  c: 2", "line 4: b.c: given twice, first in tiny.yaml, line 3"),
         ("a: &x 1\nb: *x", "line 2: not valid YAML: alias *x: a configuration writes every value"),
         ("1: 2", "tiny.yaml, line 1: the key 1 is not text; put it in quotes"),
-        ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        (
+            "a: !!python/object/apply:os.getcwd []",
+            "a value of the kind 'tag:yaml.org,2002:python/object/apply:os.getcwd', expected",
+        ),
         ("a: \0", "not valid YAML"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Callable
@@ -29,6 +30,7 @@ _STYLE: dict[Any, Any] = {
     "figure.constrained_layout.h_pad": 0.03,
     "figure.constrained_layout.w_pad": 0.03,
 }
+_LONGEST = 80
 _MODES = {"low": "lowest first", "high": "highest first"}
 
 
@@ -109,7 +111,11 @@ def _entry(file: str, kind: str, alt: str) -> dict[str, str]:
 
 def _slug(name: str) -> str:
     """Return a score's name as part of a file name; a plugin may call its scores anything."""
-    return re.sub(r"[^A-Za-z0-9._=-]+", "_", name)
+    plain = re.sub(r"[^A-Za-z0-9._=-]+", "_", name)[:_LONGEST]
+    if plain == name:
+        return name
+    # Two names that differ in what a file name cannot have must not share a file.
+    return f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _save(run: Run, file: str, draw: Callable[[], Axes]) -> int:
