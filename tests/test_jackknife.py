@@ -47,6 +47,7 @@ def repeats() -> list[LensResult]:
     return [run(batches(seed=seed), groups=10) for seed in range(150)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_mean_error_is_the_spread_over_independent_repeats(
     repeats: list[LensResult], name: str

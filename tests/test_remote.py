@@ -145,6 +145,7 @@ def test_a_strangers_lens_travels_with_its_statistic(model: Any, silence: Lens):
     assert_equal(silence.analyse(model, batch(), **LOCAL), silence.analyse(model, batch()))
 
 
+@pytest.mark.slow
 def test_a_server_that_lacks_our_packages_gives_the_same_scores(
     model: Any, silence: Lens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -175,6 +176,7 @@ def test_only_the_statistics_cross_over(model: Any, monkeypatch: pytest.MonkeyPa
     assert len(total) == 1
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_here_are_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     module = language_model("Llama")
     server = OtherProcess(tmp_path, module)

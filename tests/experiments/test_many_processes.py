@@ -114,6 +114,7 @@ def test_the_command_under_torchrun_gives_what_one_process_gives(alone, file, tm
     assert not list(folder.glob("checkpoints/measure*"))
 
 
+@pytest.mark.slow
 def test_an_odd_number_of_batches_and_a_rank_without_any(alone, tiny, file, tmp_path):
     path = tmp_path / "ranks.py"
     path.write_text("\n".join(line[4:] for line in RANKS.splitlines()))
@@ -143,6 +144,7 @@ def test_a_failing_rank_ends_all_under_torchrun_and_all_go_on(tiny, file, tmp_pa
     same(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -150,17 +152,14 @@ def test_a_failing_rank_ends_all_under_torchrun_and_all_go_on(tiny, file, tmp_pa
         pytest.param(
             {"fails_measuring": "0"},
             ["rank 0 of 2: lens 'composite', batch 1: planted"] * 2,
-            marks=pytest.mark.slow,
         ),
         pytest.param(
             {"dies": "1"},
             ["rank 0 of 2: another process of the run went away", ""],
-            marks=pytest.mark.slow,
         ),
         pytest.param(
             {"fails_training": "1"},
             ["ZeroDivisionError: planted", "rank 0 of 2: ZeroDivisionError: planted"],
-            marks=pytest.mark.slow,
         ),
     ],
 )

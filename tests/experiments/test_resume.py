@@ -154,6 +154,7 @@ def test_another_number_of_processes_is_refused(tiny, tmp_path, monkeypatch):
         Short(config).run(progress=False, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
 )
