@@ -1,7 +1,7 @@
 """Every file's purpose in a line, and how long files and functions are.
 
-`python scripts/structure.py` writes `docs/files.md` and prints the lengths; with `--check` it writes
-nothing, and its exit code is 1 when the page is out of date or something is too long.
+`python scripts/structure.py` writes `docs/files.md` and prints the lengths. With `--check` it
+writes nothing, and its exit code is 1 when the page is out of date or something is too long.
 """
 
 from __future__ import annotations
