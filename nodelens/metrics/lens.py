@@ -36,6 +36,8 @@ class MetricLens(ReadingLens):
     state: ClassVar[str] = "O(C)"
     """How the state grows with channels C, inputs D, targets T, classes K."""
     minimum_rows: ClassVar[int] = 1
+    by_block: ClassVar[bool] = False
+    """Whether `score` also takes a block of channels (of pairwise statistics), and scores those."""
 
     @abstractmethod
     def reads(self, layer: Layer) -> dict[str, Read]:
@@ -51,6 +53,14 @@ class MetricLens(ReadingLens):
 
     def remarks(self, statistics: Mapping[str, Any], layer: Layer) -> list[str]:
         """Return what a reader of the scores must know: clamped pairs, sampled partners."""
+        return self.told(self.tally(statistics, layer))
+
+    def tally(self, statistics: Mapping[str, Any], layer: Layer) -> dict[str, int]:
+        """Return what is counted for the remarks: numbers that add up over blocks of channels."""
+        return {}
+
+    def told(self, tally: Mapping[str, int]) -> list[str]:
+        """Return the remarks that a tally gives rise to."""
         return []
 
     def scores(self, name: str, model: ModelWrapper) -> bool:
