@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ from nodelens.statistics.read import Read
 from nodelens.stream import Stream, as_one, check_batches, keywords
 
 __all__ = ["Lens"]
+
+if TYPE_CHECKING:
+    from nodelens.plan import MemoryPlan
 
 L = TypeVar("L", bound="type[Lens]")
 
@@ -274,14 +277,20 @@ class Lens(ABC):
         progress: bool | Progress = True,
         resume: str | Path | None = None,
         save_every: int = 100,
+        memory_budget: int | str | None = None,
         **kwargs: Any,
     ) -> LensResult:
         """Return the scores of a whole stream of batches.
 
         `progress` is True for a bar, or a function of (batches done, rows seen). With `resume`, a
         path, the statistics are saved there every `save_every` batches, at the end and on an
-        interrupt, and a later call goes on behind the batches they hold.
+        interrupt, and a later call goes on behind the batches they hold. Where statistics and work
+        exceed `memory_budget` (bytes, or text such as "2 GiB") layers are shared out to several
+        passes, and the scores are the same; `resume` then names a file a pass.
         """
+        if memory_budget is not None:
+            options = {"progress": progress, "resume": resume, "save_every": save_every, **kwargs}
+            return self._run_within(memory_budget, model, batches, **options)
         check_batches(batches)
         aggregator = Aggregator.resumed(self, resume)
         state = torch.get_rng_state()
@@ -290,6 +299,7 @@ class Lens(ABC):
             stream = Stream.open(self, model, kwargs)
             for statistics in stream.measured(remaining, aggregator.batches):
                 aggregator.update(statistics)
+                del statistics  # or they would be there while the next batch is measured
                 if resume is not None and aggregator.batches % save_every == 0:
                     aggregator.save(resume)
         finally:
@@ -297,6 +307,35 @@ class Lens(ABC):
             if resume is not None and aggregator.batches and aggregator.whole:
                 aggregator.save(resume)
         return aggregator.result(stream.remarks())
+
+    def plan(
+        self,
+        model: Any,
+        batch: Any = None,
+        *,
+        memory_budget: int | str | None = None,
+        **options: Any,
+    ) -> MemoryPlan:
+        """Return what a run will read and take: passes, bytes and work, before any of it.
+
+        Nothing is run without a batch; of one it is learned which layers the pass calls, how many
+        rows and classes there are. `options` are those of the run. A plan can be printed.
+
+        Raises InvalidValueError for a budget too small for any plan, which says the least.
+        """
+        raise InvalidValueError(self._unplanned)
+
+    def _run_within(
+        self, memory_budget: int | str, model: Any, batches: Iterable[Any], **options: Any
+    ) -> LensResult:
+        raise InvalidValueError(self._unplanned)
+
+    @property
+    def _unplanned(self) -> str:
+        return (
+            f"lens {self.name!r} measures by code of its own, so what it takes is not known before "
+            "it runs: leave memory_budget= out"
+        )
 
     # Scoring
 

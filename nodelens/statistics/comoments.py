@@ -88,9 +88,7 @@ class CoMoments(Statistic):
         """
         diagonal = self.diagonal()
         for rows in tiles(self.m2):
-            yield type(self)(
-                self.rows, self.mean, self.m2[rows], diagonal, self.start + rows.start
-            )
+            yield type(self)(self.rows, self.mean, self.m2[rows], diagonal, self.start + rows.start)
 
 
 @dataclass
