@@ -28,11 +28,12 @@ def as_bytes(amount: int | str) -> int:
     (2147483648, 1500000, 4096)
     """
     found = _AMOUNT.fullmatch(str(amount).strip())
-    if isinstance(amount, bool) or found is None or found[2].lower() not in _UNITS:
+    known = isinstance(amount, (int, str)) and not isinstance(amount, bool)
+    if not known or found is None or found[2].lower() not in _UNITS:
         raise InvalidValueError(
             f"{amount!r} is no amount of memory, expected bytes or text such as '2 GiB' or '600 MB'"
         )
-    size = int(float(found[1]) * _UNITS[found[2].lower()]) if found[2] else int(float(found[1]))
+    size = int(float(found[1]) * _UNITS[found[2].lower()])
     if size < 1:
         raise InvalidValueError(f"a memory budget of {amount!r} leaves room for nothing")
     return size

@@ -21,6 +21,8 @@ from nodelens.model.layers import Layer
 from nodelens.model.views import look, viewed_weights
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.statistics import PatchMoments, Sample, Statistic
+from nodelens.statistics.blocks import elements
+from nodelens.statistics.comoments import TILE_SHARE
 from nodelens.statistics.read import Read, joined_reads
 
 __all__ = ["Cost", "cost_of", "home", "shortage", "state_bytes"]
@@ -28,6 +30,10 @@ __all__ = ["Cost", "cost_of", "home", "shortage", "state_bytes"]
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TEMPORARIES = 3
 """Copies of a layer's values that are alive at once while a statistic is worked out."""
+_TILES = 16
+"""Tiles of a matrix that are alive at once while a formula on pairs of channels is worked out."""
+_WHOLE = 3
+"""Matrices that are alive at once while a score is worked out of a whole one."""
 _PER_PAIR = 16
 """Bytes a pair of channels, or a channel and an input, takes in any statistic there is."""
 _FEWEST = 1024
@@ -54,17 +60,31 @@ class Cost:
 
 
 def cost_of(
-    layer: Layer, read: Read, dtype: torch.dtype = torch.float32, facts: Facts | None = None
+    layer: Layer,
+    read: Read,
+    where: tuple[torch.device, torch.dtype],
+    facts: Facts | None = None,
+    *,
+    by_block: bool = True,
 ) -> Cost:
-    """Return what a read of a layer costs; `dtype` is that of its weights."""
+    """Return what a read of a layer costs; `where` is the device and type of its weights.
+
+    `by_block` says whether what reads it goes through matrices a few rows at a time.
+    """
     shown = {} if facts is None else facts.of(layer)
     # Layers that differ by name alone cost the same.
-    return _cost(replace(layer, name=""), read, dtype, shown.get("input"), shown.get("output"))
+    cost = _cost(replace(layer, name=""), read, *where, shown.get("input"), shown.get("output"))
+    return cost if by_block else replace(cost, work=max(cost.work, _WHOLE * cost.state))
 
 
 @lru_cache(maxsize=1 << 14)
 def _cost(
-    layer: Layer, read: Read, dtype: torch.dtype, seen: Shown | None, made: Shown | None
+    layer: Layer,
+    read: Read,
+    device: torch.device,
+    dtype: torch.dtype,
+    seen: Shown | None,
+    made: Shown | None,
 ) -> Cost:
     blank = _Blank(layer, read, dtype, {"input": seen, "output": made})
     fresh = blank.measured()
@@ -76,7 +96,7 @@ def _cost(
     return Cost(
         state=state,
         fresh=(0 if weight else state_bytes(fresh)) + held,
-        work=max(_TEMPORARIES * size, 0 if read.pairwise else 2 * state),
+        work=max(_TEMPORARIES * size, _scoring(kept, read, device)),
         flops=0 if weight else _flops(kept, read, layer, values.shape[1]),
         rows=samples * prod(values.shape[2:]) if samples else None,
         channels=values.shape[1],
@@ -108,8 +128,8 @@ def shortage(
     if all(size is None or bound <= size for size in left.values()):
         return None
     for layer, found in wanted.items():
-        device, dtype = home(wrapper, layer.name)
-        room[device] += sum(c.state + c.fresh for c in (cost_of(layer, r, dtype) for r in found))
+        where = home(wrapper, layer.name)
+        room[where[0]] += sum(c.state + c.fresh for c in (cost_of(layer, r, where) for r in found))
     for device, needed in room.items():
         size = left[device]
         if size is not None and needed > size:
@@ -214,6 +234,14 @@ class _Blank:
             larger = replace(self, more=1).measured().widened()
             if state_bytes(larger) != state:
                 yield "positions"
+
+
+def _scoring(kept: Statistic, read: Read, device: torch.device) -> int:
+    """Bytes that scores take in passing: copies of the state, of matrices a few rows at a time."""
+    if not read.pairwise:
+        return (_WHOLE - 1) * state_bytes(kept)
+    largest = max((t.numel() for t in kept.state().values()), default=0)
+    return _TILES * 8 * min(largest, elements(torch.empty(0, device=device)) // TILE_SHARE)
 
 
 def _flops(kept: Statistic, read: Read, layer: Layer, channels: int) -> int:

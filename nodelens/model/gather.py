@@ -80,7 +80,7 @@ def plan_reads(
     reads: Mapping[str, Sequence[Read]],
     layers: Sequence[Layer],
 ) -> Stops:
-    """Return the plan of a pass: equal reads once, sites in the order the model reaches them."""
+    """Return the stops of a pass: equal reads once, sites in the order the model reaches them."""
     visits: list[Visit] = []
     constants: dict[str, dict[Any, Statistic]] = {}
     for layer in layers:

@@ -48,7 +48,7 @@ class Scoring(Protocol):
 
 @dataclass(frozen=True)
 class Share:
-    """What one lens, the composite's `number`-th, reads at a layer, or at a block of its channels."""
+    """What one lens, number `number` of a composite, reads at a layer or at a block of channels."""
 
     number: int
     lens: Scoring
@@ -72,21 +72,29 @@ class Prices:
     def __init__(self, wrapper: ModelWrapper, facts: Facts | None) -> None:
         self.wrapper, self.facts = wrapper, facts
 
-    def cost(self, layer: Layer, read: Read) -> Cost:
-        """Return what a read of a layer costs."""
-        return cost_of(layer, read, home(self.wrapper, layer.name)[1], self.facts)
+    def cost(self, layer: Layer, read: Read, *, by_block: bool = True) -> Cost:
+        """Return what a read of a layer costs; more where its matrix is scored as a whole."""
+        where = home(self.wrapper, layer.name)
+        return cost_of(layer, read, where, self.facts, by_block=by_block)
 
     def planned(self, shares: Iterable[Share]) -> PlannedPass:
         """Return the pass that measures these shares, what several read once."""
         reads: dict[Layer, list[Read]] = {}
+        whole: set[tuple[Layer, Read]] = set()
         for share in shares:
             reads.setdefault(share.layer, []).extend(share.reads)
+            if not share.lens.by_block:
+                whole |= {(share.layer, read) for read in share.reads if read.pairwise}
         return PlannedPass(
-            tuple(self._one(layer, r) for layer, rs in reads.items() for r in joined_reads(rs))
+            tuple(
+                self._one(layer, read, (layer, read) not in whole)
+                for layer, found in reads.items()
+                for read in joined_reads(found)
+            )
         )
 
-    def _one(self, layer: Layer, read: Read) -> PlannedRead:
-        cost, options = self.cost(layer, read), dict(read.options)
+    def _one(self, layer: Layer, read: Read, by_block: bool) -> PlannedRead:
+        cost, options = self.cost(layer, read, by_block=by_block), dict(read.options)
         block = (options["start"], options["stop"]) if read.pairwise and "stop" in options else None
         device = str(home(self.wrapper, layer.name)[0])
         return PlannedRead(

@@ -1,4 +1,4 @@
-"""One pass of several: the shares it measures, scored when it ends, and their scores put together."""
+"""One pass of several: what it measures, scored when it ends, and all scores put together."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class PlannedRead:
     `state` bytes stay for the whole pass, exactly; `fresh` are those of one batch until it is
     merged, `work` those needed in passing, by one read at a time (both estimates). `flops` are a
     row's, `rows` a batch's (None without a batch). `block` is the block of channels, (start, stop).
-    `unknown` says what `state` is counted for one of, "classes" or "positions", for want of a batch.
+    `unknown` is what `state` is counted for one of ("classes", "positions"), for want of a batch.
     """
 
     layer: str

@@ -17,9 +17,11 @@ from nodelens.statistics.blocks import elements
 from nodelens.statistics.reduce import centred, channel_sum, gram, mix, wide
 from nodelens.statistics.sample import Sample
 
-__all__ = ["ClassMoments", "CoMoments", "CrossMoments", "LabelledCoMoments", "tiles"]
+__all__ = ["TILE_SHARE", "ClassMoments", "CoMoments", "CrossMoments", "LabelledCoMoments", "tiles"]
 
 _DIAGONAL = 256
+TILE_SHARE = 4
+"""Tiles of a matrix to a block of rows: formulas on pairs have many more temporaries."""
 
 
 @dataclass
@@ -227,7 +229,7 @@ class ClassMoments(Statistic):
 
 def tiles(matrix: Tensor) -> Iterator[slice]:
     """Yield runs of rows that are small enough to be worked on together."""
-    step = max(elements(matrix) // max(matrix.shape[1], 1), 1)
+    step = max(elements(matrix) // (TILE_SHARE * max(matrix.shape[1], 1)), 1)
     for first in range(0, len(matrix), step):
         yield slice(first, min(first + step, len(matrix)))
 
@@ -239,7 +241,7 @@ def _squares(deviation: Tensor) -> Tensor:
     copies would be off by more than what tells copies from others.
     """
     parts = deviation.split(_DIAGONAL, dim=1)
-    return torch.cat([gram(part, part).diagonal() for part in parts])
+    return torch.cat([gram(part, part).diagonal().clone() for part in parts])
 
 
 def targets_of(sample: Sample) -> Tensor:
