@@ -51,7 +51,8 @@ class _Redundancy(MetricLens):
 
     def tally(self, statistics: Mapping[str, Any], layer: Layer) -> dict[str, int]:
         clamped = (
-            clamped_pairs(rho, self.eps, start) for rho, start in _correlations(statistics["values"])
+            clamped_pairs(rho, self.eps, start)
+            for rho, start in _correlations(statistics["values"])
         )
         return {"clamped": sum(clamped)}
 

@@ -73,8 +73,8 @@ def cost_of(
     """
     shown = {} if facts is None else facts.of(layer)
     # Layers that differ by name alone cost the same.
-    cost = _cost(replace(layer, name=""), read, *where, shown.get("input"), shown.get("output"))
-    return cost if by_block else replace(cost, work=max(cost.work, _WHOLE * cost.state))
+    sites = shown.get("input"), shown.get("output")
+    return _cost(replace(layer, name=""), read, *where, *sites, by_block)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -85,6 +85,7 @@ def _cost(
     dtype: torch.dtype,
     seen: Shown | None,
     made: Shown | None,
+    by_block: bool,
 ) -> Cost:
     blank = _Blank(layer, read, dtype, {"input": seen, "output": made})
     fresh = blank.measured()
@@ -96,7 +97,7 @@ def _cost(
     return Cost(
         state=state,
         fresh=(0 if weight else state_bytes(fresh)) + held,
-        work=max(_TEMPORARIES * size, _scoring(kept, read, device)),
+        work=max(_TEMPORARIES * size, _scoring(kept, device, read.pairwise and by_block)),
         flops=0 if weight else _flops(kept, read, layer, values.shape[1]),
         rows=samples * prod(values.shape[2:]) if samples else None,
         channels=values.shape[1],
@@ -236,10 +237,10 @@ class _Blank:
                 yield "positions"
 
 
-def _scoring(kept: Statistic, read: Read, device: torch.device) -> int:
+def _scoring(kept: Statistic, device: torch.device, tiled: bool) -> int:
     """Bytes that scores take in passing: copies of the state, of matrices a few rows at a time."""
-    if not read.pairwise:
-        return (_WHOLE - 1) * state_bytes(kept)
+    if not tiled:
+        return _WHOLE * state_bytes(kept)
     largest = max((t.numel() for t in kept.state().values()), default=0)
     return _TILES * 8 * min(largest, elements(torch.empty(0, device=device)) // TILE_SHARE)
 

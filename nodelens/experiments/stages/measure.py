@@ -28,6 +28,7 @@ class MeasureStage(Stage):
         "reading.py",
         "composite.py",
         "aggregator.py",
+        "plan",
         "experiments/stages/measure.py",
     )
 
@@ -63,7 +64,11 @@ class MeasureStage(Stage):
             options["initial_weights"] = initial_weights(run.folder)
         total = len(batches)
         result = lens.run(
-            run.network, batches, progress=lambda done, _: run.advance(done, total), **options
+            run.network,
+            batches,
+            progress=lambda done, _: run.advance(done, total),
+            memory_budget=run.config.calibration.memory_budget,
+            **options,
         )
         result.save(run.folder.path(SCORES))
         run.folder.note([f"{SCORES}/scores.safetensors", f"{SCORES}/result.json"])
