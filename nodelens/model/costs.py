@@ -25,7 +25,7 @@ from nodelens.statistics.blocks import elements
 from nodelens.statistics.comoments import TILE_SHARE
 from nodelens.statistics.read import Read, joined_reads
 
-__all__ = ["Cost", "cost_of", "home", "shortage", "state_bytes"]
+__all__ = ["Cost", "cost_of", "exceeded", "home", "shortage", "state_bytes"]
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TEMPORARIES = 3
@@ -125,16 +125,20 @@ def shortage(
     wanted = {layer: joined_reads(reads[layer.name]) for layer in layers}
     room = {home(wrapper, layer.name)[0]: 0 for layer in layers}
     bound = sum(_at_most(layer) * len(found) for layer, found in wanted.items())
-    left = {device: available(device) for device in room}
-    if all(size is None or bound <= size for size in left.values()):
+    if exceeded(dict.fromkeys(room, bound)) is None:
         return None
     for layer, found in wanted.items():
         where = home(wrapper, layer.name)
         room[where[0]] += sum(c.state + c.fresh for c in (cost_of(layer, r, where) for r in found))
-    for device, needed in room.items():
-        size = left[device]
-        if size is not None and needed > size:
-            return f"{shown_bytes(needed)} of statistics on {device}, {shown_bytes(size)} are left"
+    return exceeded(room)
+
+
+def exceeded(needed: Mapping[torch.device, int]) -> str | None:
+    """Return which device has less memory left than needed, if one has."""
+    for device, size in needed.items():
+        left = available(device)
+        if left is not None and size > left:
+            return f"{shown_bytes(size)} of statistics on {device}, {shown_bytes(left)} are left"
     return None
 
 

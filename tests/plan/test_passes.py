@@ -265,3 +265,11 @@ def test_too_little_memory_is_an_error_that_says_what_to_do(setting, monkeypatch
     assert split(lens, setting, least(lens, setting))
     monkeypatch.setattr("nodelens.model.costs.available", lambda device: 10 * held)
     assert whole(lens, setting)
+
+
+def test_plain_tensors_are_refused_where_their_pairs_do_not_fit(monkeypatch):
+    lens = Lens.from_name("average_redundancy")
+    assert len(lens.compute(outputs=torch.randn(9, 40))) == 40
+    monkeypatch.setattr("nodelens.model.costs.available", lambda device: 40 * 40 * 8)
+    with pytest.raises(InvalidValueError, match=r"of statistics on cpu, 12\.5 KiB are left"):
+        lens.compute(outputs=torch.randn(9, 40))
