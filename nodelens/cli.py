@@ -108,6 +108,31 @@ def merge(
 
 
 @app.command()
+def plan(
+    config: Annotated[str, typer.Argument(help="A YAML file.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY.SUB=VALUE]...", help="Values that win over the file.", show_default=False
+        ),
+    ] = None,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option(help="Such as '2 GiB'; wins over calibration.memory_budget."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what measuring will take: passes, reads, memory and work. Nothing is trained or read."""
+    named = [] if memory_budget is None else [("calibration.memory_budget", memory_budget)]
+    with _clean_errors():
+        from nodelens.configs.config_loader import load_config
+        from nodelens.experiments.planning import plan_of
+
+        found = plan_of(load_config(config, [*(overrides or []), *named]))
+        typer.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
+
+
+@app.command()
 def lenses(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -13,6 +13,7 @@ from nodelens.errors import IncompatibleModelError, InvalidValueError, UnknownNa
 from nodelens.lens import Lens
 from nodelens.model.gather import Measured
 from nodelens.model.wrapper import ModelWrapper
+from nodelens.plan import Planned
 from nodelens.reading import ReadingLens
 from nodelens.registry import LENSES
 from nodelens.statistics.read import Read
@@ -21,7 +22,7 @@ from nodelens.stream import Stream
 __all__ = ["CompositeLens"]
 
 
-class CompositeLens(ReadingLens):
+class CompositeLens(Planned):
     """A lens made of lenses: one forward pass a batch, and what several read is measured once.
 
     Scores keep their lens's name; where one lens comes twice, the options that differ are added in
@@ -67,6 +68,9 @@ class CompositeLens(ReadingLens):
 
     def prepare_options(self) -> set[str]:
         return {name for lens in self.lenses for name in lens.prepare_options()}
+
+    def parts(self) -> list[tuple[str, Lens]]:
+        return list(zip(self.labels, self.lenses, strict=True))
 
     def intervene_options(self) -> set[str]:
         return {name for _, lens in self._others for name in lens.intervene_options()}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from nodelens.errors import NodeLensError, OutputError
 
 __all__ = [
+    "as_saved",
     "intact",
     "load_metadata",
     "load_tensors",
@@ -74,6 +76,15 @@ def write_text(path: Path, text: str) -> None:
     except UnicodeEncodeError as failure:
         raise OutputError(f"cannot write {str(path)!r}: {failure}") from failure
     write_bytes(path, data)
+
+
+def as_saved(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those values that JSON can hold, as they come back from it: a tuple is then a list."""
+    saved = {}
+    for name, value in values.items():
+        with suppress(TypeError):
+            saved[name] = json.loads(json.dumps(value))
+    return saved
 
 
 def remove_leftovers(path: Path) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,18 +21,22 @@ from nodelens.errors import (
     UnknownOptionError,
     nearest,
 )
-from nodelens.jackknife import Jackknife
+from nodelens.files import as_saved
+from nodelens.followers import Follower, check_one_pass, followers
 from nodelens.model.gather import Measured
 from nodelens.model.selection import compiled, in_forward_order, select
 from nodelens.model.wrapper import ModelWrapper, wrap
 from nodelens.progress import Progress
 from nodelens.registry import LENSES
 from nodelens.result import LensResult
-from nodelens.settled import Settled, Settling
+from nodelens.settled import Settled
 from nodelens.statistics.read import Read
 from nodelens.stream import Stream, as_one, check_batches, keywords
 
 __all__ = ["Lens"]
+
+if TYPE_CHECKING:
+    from nodelens.plan import MemoryPlan
 
 L = TypeVar("L", bound="type[Lens]")
 
@@ -282,22 +285,21 @@ class Lens(ABC):
         until: Settled | None = None,
         standard_errors: bool = False,
         groups: int = 20,
+        memory_budget: int | str | None = None,
         **kwargs: Any,
     ) -> LensResult:
         """Return the scores of a whole stream of batches.
 
         `until` ends the stream once the top channels are settled. `standard_errors` adds a
         jackknife standard error to every score, from the stream's batches dealt to `groups`
-        groups; not with `resume`. All else is as for `measure`.
+        groups; not with `resume`. Where statistics and work exceed `memory_budget` (bytes, or text
+        such as "2 GiB") layers are shared out to several passes, and the scores are the same;
+        `resume` then names a file a pass. All else is as for `measure`.
         """
-        looking_on: list[Settling | Jackknife] = [] if until is None else [Settling(until)]
-        if standard_errors:
-            if kwargs.get("resume") is not None:
-                raise InvalidValueError(
-                    "standard_errors=True does not go with resume=: the saved statistics are "
-                    "merged, so they cannot be dealt to groups any more"
-                )
-            looking_on.append(Jackknife(self, groups))
+        looking_on = followers(self, until, groups if standard_errors else None, kwargs)
+        if memory_budget is not None:
+            check_one_pass(looking_on)
+            return self._run_within(memory_budget, model, batches, **kwargs)
         result = self.measure(model, batches, looking_on=looking_on, **kwargs).result()
         for follower in looking_on:
             follower.conclude(result)
@@ -313,7 +315,7 @@ class Lens(ABC):
         save_every: int = 100,
         save_every_seconds: float = 60.0,
         about: Mapping[str, Any] | None = None,
-        looking_on: Sequence[Settling | Jackknife] = (),
+        looking_on: Sequence[Follower] = (),
         **kwargs: Any,
     ) -> Aggregator:
         """Return the merged statistics of a stream, of which `run` gives the scores.
@@ -332,6 +334,30 @@ class Lens(ABC):
         aggregator = checkpoint.resume(self.aggregator())
         stream.into(aggregator, batches, checkpoint, progress, looking_on)
         return aggregator
+
+    def plan(
+        self,
+        model: Any,
+        batch: Any = None,
+        *,
+        memory_budget: int | str | None = None,
+        **options: Any,
+    ) -> MemoryPlan:
+        """Return what a run will read and take: passes, bytes and work, before any of it.
+
+        Nothing is run without a batch; of one it is learned which layers the pass calls, how many
+        rows and classes there are. `options` are those of the run. A plan can be printed.
+
+        Raises InvalidValueError for a budget too small for any plan, which says the least.
+        """
+        raise InvalidValueError(
+            f"lens {self.name!r} measures by code of its own, so what it takes is not known before "
+            "it runs: leave memory_budget= out"
+        )
+
+    def _run_within(self, memory_budget: int | str, *args: Any, **options: Any) -> LensResult:
+        self.plan(None)
+        raise NotImplementedError(f"{type(self).__name__} has a plan and no way to keep to it")
 
     # Scoring
 
@@ -361,19 +387,10 @@ class Lens(ABC):
 
     def spec(self) -> dict[str, Any]:
         """Return the name and hyperparameters as plain data, to make the lens again from."""
-        # As they come back from a file: a tuple and a list of layers are the same.
-        plain = {k: json.loads(json.dumps(v)) for k, v in self.params.items() if _is_plain(v)}
+        plain = as_saved(self.params)
         return {"name": self.name, "params": plain, "complete": plain.keys() == self.params.keys()}
 
     @classmethod
     def restored(cls, spec: Mapping[str, Any]) -> Lens:
         """Return the lens that `spec()` wrote down."""
         return cls(**spec["params"])
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except TypeError:
-        return False
-    return True

@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from nodelens.data import Batch
-from nodelens.errors import LayerNotReachedError, NonFiniteError
+from nodelens.errors import InvalidValueError, LayerNotReachedError, NonFiniteError
 from nodelens.lens import Lens
+from nodelens.model.costs import shortage
 from nodelens.model.gather import (
     Gathering,
     Measured,
-    Plan,
+    Stops,
     check_kept,
     gather,
     measure_gradients,
@@ -49,31 +50,36 @@ class ReadingLens(Lens):
             return []
         return [n for n in model.names if self.scores(n, model) and not route.reached(n)]
 
-    def _plan(self, stream: Stream, batch: Batch) -> Plan:
-        def make() -> Plan:
+    def _stops(self, stream: Stream, batch: Batch) -> Stops:
+        def make() -> Stops:
             model = stream.model
             # Only a pass shows where FFNs end, so a lens may find out here that there are none.
             self._ensure_compatible(model)
             wanted = self.wanted(model)
             route = model.route(batch)
             layers = [located(model, name) for name in wanted]
+            if (short := shortage(model, wanted, layers)) is not None:
+                raise InvalidValueError(
+                    f"{short}: give run() a memory_budget= below that, for several passes, or "
+                    "leave layers out with layers= or pattern="
+                )
             with untouched(model.module):
                 # A parametrised weight may be computed anew, and in training changed, when read.
                 return plan_reads(model, route, wanted, layers)
 
-        plan: Plan = stream.once("plan", make)
-        return plan
+        stops: Stops = stream.once("stops", make)
+        return stops
 
     def _needs_gradient(self, stream: Stream, batch: Batch) -> bool:
-        return self._plan(stream, batch).gradients
+        return self._stops(stream, batch).gradients
 
     def _watched(self, stream: Stream, batch: Batch) -> list[str]:
-        visits = self._plan(stream, batch).visits
+        visits = self._stops(stream, batch).visits
         return list(dict.fromkeys(visit.layer.name for visit in visits))
 
     def _intervene(self, model: ModelWrapper, **kwargs: Any) -> Any:
         stream, batch = kwargs["stream"], kwargs["batch"]
-        return gather(model, batch, self._plan(stream, batch))
+        return gather(model, batch, self._stops(stream, batch))
 
     def _conclude(self, found: list[Any], stream: Stream, batch: Batch) -> Measured:
         gathering: Gathering = found[0]

@@ -27,9 +27,8 @@ from nodelens.model.wrapper import ModelWrapper, wrap
 from nodelens.progress import Progress, watched
 
 if TYPE_CHECKING:
-    from nodelens.jackknife import Jackknife
+    from nodelens.followers import Follower
     from nodelens.lens import Lens
-    from nodelens.settled import Settling
 
 __all__ = ["Stream", "as_one", "check_batches", "keywords"]
 
@@ -86,7 +85,7 @@ class Stream:
         batches: Iterable[Any],
         checkpoint: Checkpoint,
         progress: bool | Progress,
-        looking_on: Sequence[Settling | Jackknife],
+        looking_on: Sequence[Follower],
     ) -> None:
         """Measure all batches behind those that `aggregator` holds already."""
         with torch.random.fork_rng(devices=[]), checkpoint.saving(aggregator):
@@ -101,6 +100,7 @@ class Stream:
                 aggregator.update(statistics)
                 for follower in looking_on:
                     follower.update(aggregator, statistics)
+                del statistics  # or they would be there while the next batch is measured
                 checkpoint.after_batch(aggregator)
         aggregator.remark(self.remarks())
 

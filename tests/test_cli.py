@@ -143,3 +143,31 @@ def test_the_module_and_the_script_are_the_command(config, tmp_path, pytestconfi
         done = subprocess.run(command, capture_output=True, text=True, cwd=pytestconfig.rootpath)
         assert done.returncode == 2
         assert "did you mean 'epochs'?" in done.stderr
+
+
+def test_plan_says_what_measuring_takes_and_trains_nothing(config, tmp_path):
+    done = call("plan", str(config), "lenses=[average_redundancy,mutual_information_gaussian]")
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("composite: 1 pass, 4 reads of 2 layers, ")
+    assert "for one of" not in done.output, "the data set says how many classes there are"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
+
+
+def test_plan_as_json_keeps_to_a_budget(config):
+    lenses = "lenses=[activation_outlier_index]"
+    whole = json.loads(call("plan", str(config), lenses, "--json").output)
+    budget = str(whole["peak"]["cpu"] - 1)
+    split = json.loads(
+        call("plan", str(config), lenses, "--json", "--memory-budget", budget).output
+    )
+    assert [len(whole["passes"]), len(split["passes"])] == [1, 2]
+    assert split["memory_budget"] == int(budget) and split["peak"]["cpu"] < int(budget)
+
+
+def test_plan_names_the_line_of_a_budget_that_no_plan_keeps_to(config):
+    config.write_text(CONFIG + "calibration: {memory_budget: 64 B}\n")
+    done = call("plan", str(config))
+    assert done.exit_code == 2
+    assert f"{config}, line 7: " in done.stderr and "takes at least" in done.stderr
+    config.write_text(CONFIG + "calibration: {memory_budget: plenty}\n")
+    assert "'plenty' is no amount of memory" in call("plan", str(config)).stderr

@@ -15,11 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each layer imports from the layers above it, and without a circle from its own.
 LAYERS = [
-    ["errors", "figures", "files", "progress"],
+    ["errors", "figures", "files", "memory", "progress"],
     ["statistics", "model", "data", "registry"],
-    ["aggregator", "checkpoint", "result", "settled", "jackknife", "hosted", "stream"],
+    ["aggregator", "checkpoint", "result", "settled", "jackknife", "followers", "hosted", "stream"],
     ["lens"],
     ["reading"],
+    ["plan"],
     ["composite"],
     ["metrics", "interventions"],
     ["pruning", "analysis"],

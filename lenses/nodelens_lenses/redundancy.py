@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor
 from nodelens import Lens, MetricLens
 from nodelens.errors import InvalidValueError
 from nodelens.metrics.formulas import (
-    check_pairs,
     clamped_pairs,
     correlation,
     gaussian_information,
@@ -31,6 +30,7 @@ class _Redundancy(MetricLens):
     importance = -1
     state = "C^2"
     minimum_rows = 2
+    by_block = True
 
     def __init__(
         self,
@@ -47,11 +47,17 @@ class _Redundancy(MetricLens):
         self.eps = eps
 
     def reads(self, layer: Layer) -> dict[str, Read]:
-        check_pairs(layer.name, layer.channels if self.site == "output" else layer.inputs)
         return {"values": Read(self.site, CoMoments)}
 
-    def remarks(self, statistics: Mapping[str, Any], layer: Layer) -> list[str]:
-        pairs = clamped_pairs(correlation(statistics["values"].m2), self.eps)
+    def tally(self, statistics: Mapping[str, Any], layer: Layer) -> dict[str, int]:
+        clamped = (
+            clamped_pairs(rho, self.eps, start)
+            for rho, start in _correlations(statistics["values"])
+        )
+        return {"clamped": sum(clamped)}
+
+    def told(self, tally: Mapping[str, int]) -> list[str]:
+        pairs = tally["clamped"]
         if not pairs:
             return []
         have = "1 pair of channels has" if pairs == 1 else f"{pairs} pairs of channels have"
@@ -69,8 +75,11 @@ class AverageRedundancy(_Redundancy):
     """
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
-        rho = correlation(statistics["values"].m2)
-        return mean_partner(gaussian_information(rho.square(), self.eps))
+        scores = [
+            mean_partner(gaussian_information(rho.square(), self.eps), start=start)
+            for rho, start in _correlations(statistics["values"])
+        ]
+        return torch.cat(scores)
 
 
 @Lens.register("pairwise_redundancy_gaussian")
@@ -106,20 +115,38 @@ class PairwiseRedundancyGaussian(_Redundancy):
         self.matrix = matrix
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor | dict[str, Tensor]:
-        rho = correlation(statistics["values"].m2)
-        pairs = gaussian_information(rho.square(), self.eps).fill_diagonal_(0)
-        scores = mean_partner(pairs, self._chosen(rho))
-        return {self.name: scores, "matrix": pairs} if self.matrix else scores
+        scores, matrix = [], []
+        draws = self._draws(statistics["values"])
+        for rho, start in _correlations(statistics["values"]):
+            pairs = gaussian_information(rho.square(), self.eps)
+            pairs.diagonal(start).zero_()
+            scores.append(mean_partner(pairs, self._chosen(rho, start, draws), start))
+            if self.matrix:
+                matrix.append(pairs)
+        found = torch.cat(scores)
+        return {self.name: found, "matrix": torch.cat(matrix)} if self.matrix else found
 
-    def _chosen(self, rho: Tensor) -> Tensor | None:
-        channels = len(rho)
+    def _draws(self, values: CoMoments) -> torch.Generator:
+        """The generator of random partners, past the channels before this block."""
+        generator, channels = torch.Generator().manual_seed(self.seed), len(values.mean)
+        for _ in range(values.start if self.partners == "random" else 0):
+            torch.rand(channels, generator=generator, dtype=torch.float64)
+        return generator
+
+    def _chosen(self, rho: Tensor, start: int, draws: torch.Generator) -> Tensor | None:
+        channels = rho.shape[1]
         k = min(self.k, channels - 1)
         if self.partners == "all" or channels < 2:
             return None
         if self.partners == "nearest":
-            order = rho.abs().fill_diagonal_(-1)
+            order = rho.abs()
         else:
-            generator = torch.Generator().manual_seed(self.seed)
-            order = torch.rand(rho.shape, generator=generator, dtype=rho.dtype).to(rho.device)
-            order.fill_diagonal_(-1)
+            order = torch.rand(rho.shape, generator=draws, dtype=rho.dtype).to(rho.device)
+        order.diagonal(start).fill_(-1)
         return order.topk(k, dim=1).indices
+
+
+def _correlations(values: CoMoments) -> Iterator[tuple[Tensor, int]]:
+    """Some rows of the matrix at a time, each with the number of its first channel."""
+    for part in values.parts():
+        yield correlation(part.m2, part.squares, part.start), part.start

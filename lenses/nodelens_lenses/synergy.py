@@ -10,7 +10,6 @@ from torch import Tensor
 
 from nodelens import Lens, MetricLens
 from nodelens.metrics.formulas import (
-    check_pairs,
     correlation,
     mean_partner,
     pair_synergy,
@@ -29,6 +28,7 @@ class _Synergy(MetricLens):
     importance = +1
     state = "C^2 + C T"
     minimum_rows = 3
+    by_block = True
 
     def __init__(
         self,
@@ -51,17 +51,24 @@ class GaussianPidSynergyMmi(_Synergy):
     """
 
     def reads(self, layer: Layer) -> dict[str, Read]:
-        check_pairs(layer.name, layer.channels)
         return {"pairs": Read("output", LabelledCoMoments), "targets": Read("output", CrossMoments)}
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
-        rho, seen = correlation(statistics["pairs"].m2), statistics["targets"]
+        seen = statistics["targets"]
         spread = seen.target_m2.diagonal().clamp(min=0)
         size = torch.sqrt(torch.outer(seen.m2.clamp(min=0), spread))
         with_target = ratio(seen.cross, size).clamp_(-1, 1)
         varying = [with_target[:, t] for t in range(len(spread)) if spread[t] > 0]
-        scores = [mean_partner(pair_synergy(rho, target, self.eps)) for target in varying]
-        return torch.stack(scores).mean(0) if scores else torch.zeros_like(seen.m2)
+        return torch.cat([self._mean(part, varying) for part in statistics["pairs"].parts()])
+
+    def _mean(self, part: LabelledCoMoments, targets: list[Tensor]) -> Tensor:
+        """The mean over partners and target dimensions, `(rows,)`."""
+        rho = correlation(part.m2, part.squares, part.start)
+        scores = [
+            mean_partner(pair_synergy(rho, target, self.eps, part.start), start=part.start)
+            for target in targets
+        ]
+        return torch.stack(scores).mean(0) if scores else rho.new_zeros(len(rho))
 
 
 @Lens.register("synergy_gaussian_mmi")
@@ -75,12 +82,25 @@ class SynergyGaussianMmi(_Synergy):
     state = "C^2 + K C"
 
     def reads(self, layer: Layer) -> dict[str, Read]:
-        check_pairs(layer.name, layer.channels)
         return {"pairs": Read("output", LabelledCoMoments), "classes": Read("output", ClassMoments)}
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
-        total, classes = statistics["pairs"].m2, statistics["classes"]
+        classes: ClassMoments = statistics["classes"]
         counts = classes.counts[:, None].to(classes.mean.dtype)
         gap = classes.mean - (classes.mean * counts).sum(0) / classes.rows
-        between = gap.mT @ (gap * counts)
-        return mean_partner(pair_synergy_of_classes(total, total - between, self.eps))
+        weighted = gap * counts
+        scores = [self._mean(part, gap, weighted) for part in statistics["pairs"].parts()]
+        return torch.cat(scores)
+
+    def _mean(self, part: LabelledCoMoments, gap: Tensor, weighted: Tensor) -> Tensor:
+        """The mean over partners, `(rows,)`, from classes' means minus the mean `(classes, C)`."""
+        rows, variance = slice(part.start, part.start + len(part.m2)), part.diagonal()
+        pairs = pair_synergy_of_classes(
+            part.m2,
+            part.m2 - gap[:, rows].mT @ weighted,
+            self.eps,
+            variance=variance,
+            inner=variance - (gap * weighted).sum(0),
+            start=part.start,
+        )
+        return mean_partner(pairs, start=part.start)

@@ -19,6 +19,7 @@ from pydantic import (
 
 from nodelens.configs.document import Document, Path, dotted
 from nodelens.errors import ConfigError
+from nodelens.memory import as_bytes
 
 __all__ = [
     "EXPERIMENT_ALIASES",
@@ -132,6 +133,15 @@ class CalibrationConfig(Section):
 
     rows: Count | None = None
     """Number of rows; all of them when left out."""
+    memory_budget: int | str | None = None
+    """Bytes, or text such as `2 GiB`, that measuring keeps to, in several passes if need be."""
+
+    @field_validator("memory_budget")
+    @classmethod
+    def _is_an_amount(cls, value: int | str | None) -> int | str | None:
+        if value is not None:
+            as_bytes(value)
+        return value
 
 
 class LensConfig(Section):

@@ -12,7 +12,6 @@ from torch import Tensor
 from nodelens.errors import InvalidValueError
 
 __all__ = [
-    "check_pairs",
     "clamped_pairs",
     "correlation",
     "explained_variance",
@@ -50,14 +49,17 @@ def rayleigh_quotient(
     return ratio(quotient, total_variance + regularization * width)
 
 
-def correlation(comoment: Tensor) -> Tensor:
+def correlation(comoment: Tensor, squares: Tensor | None = None, start: int = 0) -> Tensor:
     """Return Pearson correlations from sums of products of deviations, `(channels, channels)`.
 
-    A constant channel correlates 0 with every other; the diagonal is 1 elsewhere.
+    A constant channel correlates 0 with every other; the diagonal is 1 elsewhere. Here and below
+    a matrix may be a block `(rows, channels)`, the rows of the whole from `start`; `squares`
+    `(channels,)` is then the diagonal of the whole.
     """
-    spread = comoment.diagonal().clamp(min=0).sqrt()
+    spread = (comoment.diagonal() if squares is None else squares).clamp(min=0).sqrt()
     scale = ratio(torch.ones_like(spread), spread)
-    return (comoment * scale[:, None]).mul_(scale).clamp_(-1, 1)
+    mine = scale[start : start + len(comoment)]
+    return (comoment * mine[:, None]).mul_(scale).clamp_(-1, 1)
 
 
 def gaussian_information(squared_correlation: Tensor, eps: float = 1e-6) -> Tensor:
@@ -66,19 +68,12 @@ def gaussian_information(squared_correlation: Tensor, eps: float = 1e-6) -> Tens
     return squared_correlation.clamp(0, ceiling).neg_().log1p_().mul_(-0.5)
 
 
-def check_pairs(layer: str, channels: int, most: int = 20_000) -> None:
-    """Raise InvalidValueError for a layer too wide to keep a number for every pair of channels."""
-    if channels > most:
-        raise InvalidValueError(
-            f"layer {layer!r} has {channels} channels, and a number for every pair of them would "
-            f"take {8 * channels**2 / 1e9:.0f} GB: leave it out with layers= or pattern="
-        )
+def clamped_pairs(rho: Tensor, eps: float = 1e-6, start: int = 0) -> int:
+    """Return how many pairs of different channels have abs(rho) above 1 - eps.
 
-
-def clamped_pairs(rho: Tensor, eps: float = 1e-6) -> int:
-    """Return how many pairs of different channels have abs(rho) above 1 - eps."""
-    above = rho.abs() > 1 - eps
-    return (int(above.sum()) - int(above.diagonal().sum())) // 2
+    Of a block those with a later channel, so that blocks add up.
+    """
+    return int((rho.abs() > 1 - eps).triu(start + 1).sum())
 
 
 def explained_variance(cross: Tensor, m2: Tensor, target_m2: Tensor) -> Tensor:
@@ -95,28 +90,28 @@ def explained_variance(cross: Tensor, m2: Tensor, target_m2: Tensor) -> Tensor:
     return ratio(along.sum(1), m2).clamp_(0, 1)
 
 
-def mean_partner(pairs: Tensor, partners: Tensor | None = None) -> Tensor:
-    """Return the mean over partners j != i, shape `(channels,)`; 0 for a single channel.
+def mean_partner(pairs: Tensor, partners: Tensor | None = None, start: int = 0) -> Tensor:
+    """Return the mean over partners j != i, shape `(rows,)`; 0 for a single channel.
 
-    `pairs` is `(channels, channels)`, its diagonal ignored; `partners` are column numbers
-    `(channels, k)`, all other channels by default.
+    `pairs` is `(channels, channels)` or a block, the diagonal ignored; `partners` are column
+    numbers `(rows, k)`, all other channels by default.
     """
-    channels = len(pairs)
+    rows, channels = pairs.shape
     if channels < 2:
-        return pairs.new_zeros(channels)
+        return pairs.new_zeros(rows)
     if partners is not None:
         return pairs.gather(1, partners).mean(1)
-    return (pairs.sum(1) - pairs.diagonal()) / (channels - 1)
+    return (pairs.sum(1) - pairs.diagonal(start)) / (channels - 1)
 
 
-def pair_synergy(rho: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
+def pair_synergy(rho: Tensor, target: Tensor, eps: float = 1e-6, start: int = 0) -> Tensor:
     """Return I(T; y_i, y_j) - max(I(T; y_i), I(T; y_j)), `(channels, channels)`, in nats.
 
     Minimum-mutual-information synergy of Gaussians (Barrett 2015), from the correlations between
-    channels `rho` and those with one target dimension `target` `(channels,)`. Channels that copy
-    one another have none.
+    channels `rho`, all or a block, and those with one target dimension `target` `(channels,)`.
+    Channels that copy one another have none.
     """
-    a, b = target[:, None], target[None, :]
+    a, b = target[start : start + len(rho), None], target[None, :]
     single = torch.maximum(a.square(), b.square())
     # R^2 of two predictors, as the better one's plus what the other adds: never below it.
     best = torch.where(a.abs() >= b.abs(), a, b)
@@ -127,24 +122,34 @@ def pair_synergy(rho: Tensor, target: Tensor, eps: float = 1e-6) -> Tensor:
     return both - gaussian_information(single, eps)
 
 
-def pair_synergy_of_classes(total: Tensor, within: Tensor, eps: float = 1e-6) -> Tensor:
+def pair_synergy_of_classes(
+    total: Tensor,
+    within: Tensor,
+    eps: float = 1e-6,
+    *,
+    variance: Tensor | None = None,
+    inner: Tensor | None = None,
+    start: int = 0,
+) -> Tensor:
     """Return the MMI synergy of every pair about the class, `(channels, channels)`, in nats.
 
     Every term compares the determinant of the total covariance with that of the pooled
-    within-class one (`total` and `within`, sums of products of deviations), so it is never
-    negative. The unexplained share of a variance is taken to be at least 1 - (1 - eps)^2.
+    within-class one (`total` and `within`, sums of products of deviations, all or a block, with the
+    diagonals `variance` and `inner` `(channels,)` of the whole), so it is never negative. The
+    unexplained share of a variance is taken to be at least 1 - (1 - eps)^2.
     """
-    floor = 1 - (1 - eps) ** 2
-    variance, inner = total.diagonal(), within.diagonal()
+    variance = total.diagonal() if variance is None else variance
+    inner = within.diagonal() if inner is None else inner
+    floor, mine = 1 - (1 - eps) ** 2, slice(start, start + len(total))
     share = ratio(inner, variance).clamp(floor, 1)
     single = torch.where(variance > 0, -0.5 * torch.log(share), torch.zeros_like(share))
-    scale = torch.outer(variance, variance)
+    scale = torch.outer(variance[mine], variance)
     outer_det = 1 - ratio(total.square(), scale)
-    inner_det = ratio(torch.outer(inner, inner) - within.square(), scale)
+    inner_det = ratio(torch.outer(inner[mine], inner) - within.square(), scale)
     copies = outer_det <= floor
     joint_share = ratio(inner_det, torch.where(copies, torch.ones_like(outer_det), outer_det))
     joint = -0.5 * torch.log(joint_share.clamp(floor * floor, 1))
-    better = torch.maximum(single[:, None], single[None, :])
+    better = torch.maximum(single[mine, None], single[None, :])
     alone = copies | (scale == 0)
     return torch.where(alone, torch.zeros_like(joint), (joint - better).clamp(min=0))
 

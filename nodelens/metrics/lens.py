@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +15,8 @@ from nodelens.model.gather import Measured
 from nodelens.model.layers import Layer
 from nodelens.model.selection import select
 from nodelens.model.wrapper import ModelWrapper
+from nodelens.plan import Planned
+from nodelens.plan.packing import Remarks
 from nodelens.reading import ReadingLens, located
 from nodelens.statistics import Statistic
 from nodelens.statistics.read import Read, serving
@@ -21,7 +24,7 @@ from nodelens.statistics.read import Read, serving
 __all__ = ["MetricLens"]
 
 
-class MetricLens(ReadingLens):
+class MetricLens(Planned):
     """A lens that gives every channel of a layer a number.
 
     Subclasses say what they read (`reads`) and how merged statistics become a score (`score`);
@@ -36,6 +39,8 @@ class MetricLens(ReadingLens):
     state: ClassVar[str] = "O(C)"
     """How the state grows with channels C, inputs D, targets T, classes K."""
     minimum_rows: ClassVar[int] = 1
+    by_block: ClassVar[bool] = False
+    """Whether `score` also takes a block of channels (of pairwise statistics), and scores those."""
 
     @abstractmethod
     def reads(self, layer: Layer) -> dict[str, Read]:
@@ -51,6 +56,14 @@ class MetricLens(ReadingLens):
 
     def remarks(self, statistics: Mapping[str, Any], layer: Layer) -> list[str]:
         """Return what a reader of the scores must know: clamped pairs, sampled partners."""
+        return self.told(self.tally(statistics, layer))
+
+    def tally(self, statistics: Mapping[str, Any], layer: Layer) -> dict[str, int]:
+        """Return what is counted for the remarks: numbers that add up over blocks of channels."""
+        return {}
+
+    def told(self, tally: Mapping[str, int]) -> list[str]:
+        """Return the remarks that a tally gives rise to."""
         return []
 
     def scores(self, name: str, model: ModelWrapper) -> bool:
@@ -69,21 +82,53 @@ class MetricLens(ReadingLens):
             for remark in self.remarks(self._named(statistics[name]), _layer(statistics[name]))
         ]
 
+    @property
+    def by_layer(self) -> bool:
+        kind, reading = type(self), ReadingLens
+        own = kind.finish is not MetricLens.finish or kind.wanted is not reading.wanted
+        return not (own or self.edits or kind._intervene is not reading._intervene)
+
+    def score_part(
+        self, found: Mapping[Any, Statistic], block: tuple[int, int] | None
+    ) -> tuple[dict[str, Tensor], Remarks]:
+        """Return the scores of a layer, or of a block of its channels, and what to know of them."""
+        layer = _layer(found)
+        scores = self._scored(layer.name, found, block)
+        named = self._named(found, block)
+        return scores, self.remarks(named, layer) if block is None else self.tally(named, layer)
+
+    def remark_on(self, layer: str, remarks: Sequence[Remarks]) -> list[str]:
+        """Return the notes on a layer, from what `score_part` said of its blocks."""
+        tally: Counter[str] = Counter()
+        said: list[str] = []
+        for remark in remarks:
+            if isinstance(remark, list):
+                said += remark
+            else:
+                tally.update(remark)
+        told = self.told(tally) if len(remarks) > 1 or not isinstance(remarks[0], list) else []
+        return [f"{self.name}, layer {layer!r}: {sentence}" for sentence in [*said, *told]]
+
     def _mine(self, statistics: Measured) -> list[str]:
         names = [name for name, found in statistics.items() if self.covers(_layer(found))]
         return select(names, self._compiled, self.layers)
 
-    def _named(self, found: Mapping[Any, Statistic]) -> dict[str, Any]:
+    def _named(
+        self, found: Mapping[Any, Statistic], block: tuple[int, int] | None = None
+    ) -> dict[str, Any]:
         named = {}
-        for name, read in self.reads(_layer(found)).items():
+        for name, whole in self.reads(_layer(found)).items():
+            read = whole if block is None else whole.block(*block)
             if (statistic := serving(read, found)) is None:
                 raise MergeError(f"the statistics lack {read.statistic.__name__} of {read.site}")
             named[name] = statistic
         return named
 
-    def _scored(self, name: str, found: Mapping[Any, Statistic]) -> dict[str, Tensor]:
+    def _scored(
+        self, name: str, found: Mapping[Any, Statistic], block: tuple[int, int] | None = None
+    ) -> dict[str, Tensor]:
         try:
-            named = self._named(found)
+            named = self._named(found, block)
             for statistic in named.values():
                 self._check_rows(statistic)
             scored = self.score(named, _layer(found))

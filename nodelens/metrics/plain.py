@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from nodelens.errors import InvalidValueError, ShapeError
+from nodelens.model.costs import cost_of, exceeded
 from nodelens.model.layers import Layer, canonical, check_finite, describe
 from nodelens.model.views import look, viewed_weights
 from nodelens.statistics import Sample, Statistic, Window
@@ -32,10 +33,20 @@ def measure_plain(lens: MetricLens, **tensors: Tensor | None) -> dict[Any, Stati
     if isinstance(module, nn.Linear) and given.get("outputs", given.get("inputs")) is not None:
         layer = _with_maps(layer, given)
     given.setdefault("outputs", _outputs(given, module))
+    _check_room(lens, layer, given)
     return {"layer": layer} | {
         read: _measured(lens, read, layer, module, given).widened()
         for read in lens.reads(layer).values()
     }
+
+
+def _check_room(lens: MetricLens, layer: Layer, given: Mapping[str, Tensor]) -> None:
+    """Raise InvalidValueError where matrices of pairs exceed the memory that is left."""
+    device = next(iter(given.values())).device
+    pairs = [read for read in lens.reads(layer).values() if read.pairwise]
+    costs = [cost_of(layer, read, (device, torch.float32)) for read in pairs]
+    if (short := exceeded({device: sum(c.state + c.fresh for c in costs)})) is not None:
+        raise InvalidValueError(f"{short}: run the lens on a module, with a memory_budget=")
 
 
 def _module(given: Mapping[str, Tensor]) -> nn.Module:

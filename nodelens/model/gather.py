@@ -24,7 +24,7 @@ from nodelens.statistics.read import Read, joined_reads
 
 __all__ = [
     "Gathering",
-    "Plan",
+    "Stops",
     "check_kept",
     "gather",
     "measure_gradients",
@@ -52,7 +52,7 @@ class Visit:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Stops:
     """Every stop of a pass in forward order, and the constants, which need no pass."""
 
     visits: tuple[Visit, ...]
@@ -79,8 +79,8 @@ def plan_reads(
     route: Route,
     reads: Mapping[str, Sequence[Read]],
     layers: Sequence[Layer],
-) -> Plan:
-    """Return the plan of a pass: equal reads once, sites in the order the model reaches them."""
+) -> Stops:
+    """Return the stops of a pass: equal reads once, sites in the order the model reaches them."""
     visits: list[Visit] = []
     constants: dict[str, dict[Any, Statistic]] = {}
     for layer in layers:
@@ -95,7 +95,7 @@ def plan_reads(
                 visits += [Visit(layer, site, number, here) for number in calls]
     visits.sort(key=lambda v: route.events[(v.layer.name, v.number, v.site)])
     both = {v.layer.name for v in visits for r in v.reads if "input" in r.statistic.needs}
-    return Plan(tuple(visits), constants, frozenset(both))
+    return Stops(tuple(visits), constants, frozenset(both))
 
 
 def _weight_statistic(wrapper: ModelWrapper, layer: Layer, read: Read) -> Statistic:
@@ -105,15 +105,15 @@ def _weight_statistic(wrapper: ModelWrapper, layer: Layer, read: Read) -> Statis
     return read.statistic.measure(Sample(rows, window=layer.window), **dict(read.options))
 
 
-def gather(wrapper: ModelWrapper, batch: Batch, plan: Plan) -> Gathering:
+def gather(wrapper: ModelWrapper, batch: Batch, stops: Stops) -> Gathering:
     """Return what a pass shows; runs inside a trace, in forward order."""
-    gathering = Gathering({name: dict(found) for name, found in plan.constants.items()})
+    gathering = Gathering({name: dict(found) for name, found in stops.constants.items()})
     inputs: dict[str, Tensor] = {}
-    for visit in plan.visits:
+    for visit in stops.visits:
         layer, name = visit.layer, visit.layer.name
         with wrapper.visit(visit.number):
             envoy = wrapper.envoy(name)
-            if visit.site == "output" and name in plan.inputs_for_outputs:
+            if visit.site == "output" and name in stops.inputs_for_outputs:
                 inputs[name] = canonical(envoy.input, layer, "input", batch.axes()).detach()
             raw = envoy.input if visit.site == "input" else envoy.output
             if visit.needs_gradient:
@@ -125,7 +125,7 @@ def gather(wrapper: ModelWrapper, batch: Batch, plan: Plan) -> Gathering:
         with torch.no_grad(), full_precision(values.device):
             samples = Samples(wrapper, batch, layer, values.detach(), source=source)
             _measure(gathering, visit, samples)
-    if plan.gradients:
+    if stops.gradients:
         gathering.outputs = wrapper.nnsight.output
     return gathering
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,39 +13,84 @@ from typing_extensions import Self
 
 from nodelens.errors import MergeError, MissingTargetsError, ShapeError
 from nodelens.statistics.base import Statistic
-from nodelens.statistics.reduce import centred, channel_sum, mix, wide
+from nodelens.statistics.blocks import elements
+from nodelens.statistics.reduce import centred, channel_sum, gram, mix, wide
 from nodelens.statistics.sample import Sample
 
-__all__ = ["ClassMoments", "CoMoments", "CrossMoments", "LabelledCoMoments"]
+__all__ = ["TILE_SHARE", "ClassMoments", "CoMoments", "CrossMoments", "LabelledCoMoments", "tiles"]
+
+_DIAGONAL = 256
+TILE_SHARE = 4
+"""Tiles of a matrix to a block of rows: formulas on pairs have many more temporaries."""
 
 
 @dataclass
 class CoMoments(Statistic):
     """Rows, mean `(channels,)` and the sum of products of deviations `m2` `(channels, channels)`.
 
-    One matrix product a batch; merged with Chan, Golub and LeVeque (1979).
+    One matrix product a batch; merged with Chan, Golub and LeVeque (1979). A block, measured with
+    `start` and `stop`, keeps those rows of `m2` alone and, in `squares` `(channels,)`, the diagonal
+    of the whole: what a wide layer's matrix takes can so be spread over several passes.
     """
+
+    pairwise: ClassVar[bool] = True
+    """Whether a block of channels can be measured on its own, with options `start` and `stop`."""
 
     rows: int
     mean: Tensor
     m2: Tensor
+    squares: Tensor | None = None
+    start: int = 0
 
     @classmethod
-    def measure(cls, sample: Sample) -> Self:
-        return cls(sample.rows, sample.refined_mean, sample.products)
+    def measure(cls, sample: Sample, *, start: int = 0, stop: int | None = None) -> Self:
+        channels = sample.values.shape[1]
+        stop = channels if stop is None else stop
+        if (start, stop) == (0, channels):
+            return cls(sample.rows, sample.refined_mean, sample.products)
+        if not 0 <= start < stop <= channels:
+            raise ShapeError(f"a block from {start} to {stop}, of {channels} channels")
+        block = gram(sample.deviation[:, start:stop], sample.deviation)
+        return cls(sample.rows, sample.refined_mean, block, _squares(sample.deviation), start)
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
         share, weight = mix(self.rows, other.rows)
         gap = other.mean.to(self.mean.dtype) - self.mean
-        self.m2 += other.m2
-        self.m2.addr_(gap, gap, alpha=weight)
+        for rows in tiles(self.m2):
+            # In float32 a sum with the whole of the other would be preceded by a wide copy of it.
+            self.m2[rows] += other.m2[rows]
+            self.m2[rows].addr_(gap[self.start :][rows], gap, alpha=weight)
+        if self.squares is not None and other.squares is not None:
+            self.squares.add_(other.squares).addcmul_(gap, gap, value=weight)
         self.mean += gap * share
         self.rows += other.rows
 
+    def check_mergeable(self, other: Statistic) -> None:
+        super().check_mergeable(other)
+        assert isinstance(other, CoMoments)
+        if (self.start, self.m2.shape) != (other.start, other.m2.shape):
+            raise MergeError(
+                f"co-moments of {tuple(other.m2.shape)} from channel {other.start} after "
+                f"{tuple(self.m2.shape)} from {self.start}"
+            )
+
+    def diagonal(self) -> Tensor:
+        """Return the sum of squared deviations of every channel, `(channels,)`."""
+        return self.m2.diagonal() if self.squares is None else self.squares
+
     def covariance(self) -> Tensor:
-        """Return the covariance (n - 1 in the divisor), shape `(channels, channels)`."""
+        """Return the covariance (n - 1 in the divisor), `(channels, channels)` or a block's."""
         return self.m2 / (self.rows - 1)
+
+    def parts(self) -> Iterator[Self]:
+        """Yield a few rows of `m2` at a time as blocks, sharing their memory.
+
+        To work on: what a formula needs for one block is then small, however many channels.
+        """
+        diagonal = self.diagonal()
+        for rows in tiles(self.m2):
+            yield type(self)(self.rows, self.mean, self.m2[rows], diagonal, self.start + rows.start)
 
 
 @dataclass
@@ -179,6 +225,23 @@ class ClassMoments(Statistic):
 
     def values(self) -> dict[str, Tensor]:
         return {f"mean[{k}]": row for k, row in enumerate(self.mean)}
+
+
+def tiles(matrix: Tensor) -> Iterator[slice]:
+    """Yield runs of rows that are small enough to be worked on together."""
+    step = max(elements(matrix) // (TILE_SHARE * max(matrix.shape[1], 1)), 1)
+    for first in range(0, len(matrix), step):
+        yield slice(first, min(first + step, len(matrix)))
+
+
+def _squares(deviation: Tensor) -> Tensor:
+    """The diagonal of the matrix of products.
+
+    From matrix products as well, so that it is rounded as the block is: the correlation of two
+    copies would be off by more than what tells copies from others.
+    """
+    parts = deviation.split(_DIAGONAL, dim=1)
+    return torch.cat([gram(part, part).diagonal().clone() for part in parts])
 
 
 def targets_of(sample: Sample) -> Tensor:

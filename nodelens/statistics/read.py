@@ -53,6 +53,18 @@ class Read:
         options = self.statistic.joined(dict(self.options), dict(other.options))
         return None if options is None else Read(self.site, self.statistic, options, view=self.view)
 
+    @property
+    def pairwise(self) -> bool:
+        """Return whether a number is kept for every pair of channels, so that blocks make sense."""
+        return bool(getattr(self.statistic, "pairwise", False))
+
+    def block(self, start: int, stop: int) -> Read:
+        """Return the read of a block of channels against all; itself where nothing is pairwise."""
+        if not self.pairwise:
+            return self
+        options = {**dict(self.options), "start": start, "stop": stop}
+        return Read(self.site, self.statistic, options, view=self.view)
+
     def to_json(self) -> dict[str, Any]:
         """Return the read as plain data."""
         return {

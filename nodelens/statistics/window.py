@@ -51,7 +51,8 @@ class Window:
         # (batch, channels, *positions, *kernel) -> (batch, channels, *kernel, *positions)
         order = [0, 1, *range(2 + axes, 2 + 2 * axes), *range(2, 2 + axes)]
         views = views.permute(order)
-        return views.reshape(x.shape[0], x.shape[1] * self.taps, -1)
+        positions = prod(views.shape[2 + axes :])
+        return views.reshape(x.shape[0], x.shape[1] * self.taps, positions)
 
     def tap_sums(self, maps: Tensor) -> Tensor:
         """Return, for padded maps `(channels, *space)`, the sum seen by each tap.

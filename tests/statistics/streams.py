@@ -15,6 +15,7 @@ from nodelens import Lens
 from nodelens.model.layers import describe
 from nodelens.statistics import (
     ActivationGradient,
+    CoMoments,
     Constant,
     Histogram,
     Moments,
@@ -36,6 +37,7 @@ CONVOLUTION_LAYER = describe("convolution", CONVOLUTION)
 OPTIONS: dict[type[Statistic], list[dict[str, Any]]] = {
     Moments: [{}, {"order": 4}],
     NearZero: [{}, {"eps": 0.3}],
+    CoMoments: [{}, {"start": 1, "stop": 3}],
     Histogram: [{"low": -1.5, "high": 2.0, "bins": 7}],
     QuantileSketch: [{}, {"octaves": 2}],
     ActivationGradient: [{}, {"per": "sample"}, {"reduction": "mean"}],

@@ -44,6 +44,7 @@ class MeasureStage(Stage):
         "reading.py",
         "composite.py",
         "aggregator.py",
+        "plan",
         "experiments/stages/measure.py",
     )
 
@@ -54,6 +55,8 @@ class MeasureStage(Stage):
         inputs = run.splits.train.tensors[0][:2]
         check_lenses(run.config, network, inputs, network.state_dict() if known else None)
         build_lens(run.config)
+        if run.config.calibration.memory_budget is not None:
+            _check_alone(run)
         if run.resume:
             _check_unfinished(run, self.code)
 
@@ -77,17 +80,15 @@ class MeasureStage(Stage):
 
     def run(self, run: Run) -> str:
         lens = build_lens(run.config)
+        if run.config.calibration.memory_budget is not None:
+            return _told(_write(run, result := _measured_within(run, lens, self.code)), result)
         aggregator = self._measured(run, lens)
         if run.shard is not None:
             aggregator.save(run.folder.path(STATE))
             run.folder.note([STATE])
             return f"shard {run.shard}, {aggregator.batches} batches, {aggregator.rows:,} rows"
         result = aggregator.result()
-        channels, scores = _write(run, result)
-        return (
-            f"{scores} scores of {channels:,} channels in {len(result)} layers,"
-            f" {aggregator.batches} batches"
-        )
+        return _told(_write(run, result), result)
 
     def assist(self, run: Run) -> None:
         self._measured(run, build_lens(run.config))
@@ -111,23 +112,13 @@ class MeasureStage(Stage):
 
 
 def _measure_share(run: Run, lens: Lens, about: dict[str, Any]) -> Aggregator:
-    path, output = _unfinished_path(run), run.config.output
-    if not run.resume:
-        path.unlink(missing_ok=True)
-    options: dict[str, Any] = (
-        {"initial_weights": run.weights["initial"]} if wants_initial_weights(lens) else {}
-    )
     total = len(run.splits.batches(run.splits.calibration, run.shard))
     try:
         aggregator = lens.measure(
             run.network,
             run.splits.batches(run.splits.calibration, run.share),
             progress=lambda done, _: run.advance(run.ranks.tell(done), total),
-            resume=path,
-            save_every=output.save_every,
-            save_every_seconds=output.save_every_seconds,
-            about=about,
-            **options,
+            **_options(run, lens, about),
         )
     except NodeLensError as error:
         if run.shard is not None:
@@ -135,6 +126,48 @@ def _measure_share(run: Run, lens: Lens, about: dict[str, Any]) -> Aggregator:
         raise
     run.ranks.tell(aggregator.batches, now=True)
     return aggregator
+
+
+def _measured_within(run: Run, lens: Lens, code: tuple[str, ...]) -> LensResult:
+    """Return the scores of a run that keeps to its memory budget, in as many passes as it takes."""
+    batches = run.splits.batches(run.splits.calibration)
+    return lens.run(
+        run.network,
+        batches,
+        progress=lambda done, _: run.advance(done, len(batches)),
+        memory_budget=run.config.calibration.memory_budget,
+        **_options(run, lens, {**_about(run, code), "share": str(run.share)}),
+    )
+
+
+def _options(run: Run, lens: Lens, about: dict[str, Any]) -> dict[str, Any]:
+    """Where statistics are saved as they come, and what the lens wants to know."""
+    path, output = _unfinished_path(run), run.config.output
+    if not run.resume:
+        for left in path.parent.glob(f"{path.stem}*"):
+            left.unlink(missing_ok=True)
+    initial = {"initial_weights": run.weights["initial"]} if wants_initial_weights(lens) else {}
+    return {
+        "resume": path,
+        "save_every": output.save_every,
+        "save_every_seconds": output.save_every_seconds,
+        "about": about,
+        **initial,
+    }
+
+
+def _check_alone(run: Run) -> None:
+    if run.ranks.count > 1 or run.shard is not None or run.shards:
+        raise run.config.error(
+            ("calibration", "memory_budget"),
+            "a budget takes several passes over all batches, and this run shares them out: leave"
+            " one of them out",
+        )
+
+
+def _told(counts: tuple[int, int], result: LensResult) -> str:
+    channels, scores = counts
+    return f"{scores} scores of {channels:,} channels in {len(result)} layers"
 
 
 def _about(run: Run, code: tuple[str, ...]) -> dict[str, Any]:

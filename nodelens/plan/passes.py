@@ -1,0 +1,149 @@
+"""One pass of several: what it measures, scored when it ends, and all scores put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nodelens.lens import Lens
+from nodelens.model.gather import Measured
+from nodelens.model.wrapper import ModelWrapper
+from nodelens.plan.packing import Remarks, Share
+from nodelens.reading import ReadingLens
+from nodelens.result import LensResult
+from nodelens.statistics.read import Read
+
+__all__ = ["Ledger", "OnePass", "collected"]
+
+Label = Callable[[str, Lens, str], str]
+"""(label of the part, the part, its own name of a score) -> the name of the score."""
+
+
+@dataclass
+class Ledger:
+    """What the passes so far have brought: the scores and remarks of every share."""
+
+    found: dict[Share, tuple[dict[str, Tensor], Remarks]] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def close(self, result: LensResult) -> None:
+        """Take in what is known of a pass as a whole."""
+        self.notes += [note for note in result.notes if note not in self.notes]
+        for layer, rows in result.rows.items():
+            self.rows[layer] = max(rows, self.rows.get(layer, 0))
+
+    def blocks(self) -> dict[tuple[int, str], list[Share]]:
+        """Return the shares by part and layer, each from the first channel to the last."""
+        blocks: dict[tuple[int, str], list[Share]] = {}
+        for share in sorted(self.found, key=lambda share: share.block or (0, 0)):
+            blocks.setdefault((share.number, share.layer.name), []).append(share)
+        return blocks
+
+    def joined(self, shares: Sequence[Share]) -> dict[str, Tensor]:
+        """Return the scores of one part at one layer, over all its channels."""
+        blocks = [self.found[share][0] for share in shares]
+        return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+    def remarked(self, shares: Sequence[Share]) -> list[str]:
+        """Return the notes of one part on one layer."""
+        remarks = [self.found[share][1] for share in shares]
+        return shares[0].lens.remark_on(shares[0].layer.name, remarks)
+
+
+class OnePass(ReadingLens):
+    """The part of a lens that one pass measures; to all who ask, the lens itself."""
+
+    def __init__(self, lens: Lens, shares: Sequence[Share], ledger: Ledger) -> None:
+        super().__init__()
+        self.lens, self.shares, self.ledger = lens, shares, ledger
+        vars(self)["name"] = lens.name  # errors and files speak of the lens
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.lens.params
+
+    def spec(self) -> dict[str, Any]:
+        return {**self.lens.spec(), "pass": [share.to_json() for share in self.shares]}
+
+    def prepare(self, model: Any, **kwargs: Any) -> ModelWrapper:
+        """Return the model as the lens prepares it."""
+        return self.lens.prepare(model, **kwargs)
+
+    def prepare_options(self) -> set[str]:
+        return self.lens.prepare_options()
+
+    def intervene_options(self) -> set[str]:
+        return self.lens.intervene_options()
+
+    def refusal(self, model: ModelWrapper) -> str | None:
+        return self.lens.refusal(model)
+
+    def left_out(self, model: ModelWrapper) -> list[str]:
+        return self.lens.left_out(model)
+
+    def score_units(self, score: str) -> tuple[str, int]:
+        return "", 0
+
+    def wanted(self, model: ModelWrapper) -> dict[str, list[Read]]:
+        wanted: dict[str, list[Read]] = {}
+        for share in self.shares:
+            wanted.setdefault(share.layer.name, []).extend(share.reads)
+        return wanted
+
+    def finish(self, statistics: Measured) -> dict[str, dict[str, Tensor]]:
+        """Put the scores of the pass into the ledger, after which the statistics can go."""
+        for share in self.shares:
+            found = statistics[share.layer.name]
+            scores, remarks = share.lens.score_part(found, share.block)
+            self.ledger.found[share] = {k: v.cpu() for k, v in scores.items()}, remarks
+        return {layer: {} for layer in statistics}
+
+
+def collected(
+    lens: Lens,
+    parts: Sequence[tuple[str, Lens]],
+    others: Mapping[int, LensResult],
+    layers: Sequence[str],
+    ledger: Ledger,
+    label: Label,
+) -> LensResult:
+    """Return the result of all passes, as that of a single one would be.
+
+    `parts` are the lenses with their labels, `others` the results of those that ran on their own,
+    by number; `layers` are in forward order.
+    """
+    scores: dict[str, dict[str, Tensor]] = {layer: {} for layer in layers}
+    notes, blocks = list(ledger.notes), ledger.blocks()
+    for number, (name, part) in enumerate(parts):
+        theirs: Mapping[str, Mapping[str, Tensor]] = others.get(number, {})
+        for layer in [*layers, *(layer for layer in theirs if layer not in layers)]:
+            shares = blocks.get((number, layer), [])
+            found = ledger.joined(shares) if shares else theirs.get(layer, {})
+            scores.setdefault(layer, {}).update({label(name, part, k): v for k, v in found.items()})
+            notes += ledger.remarked(shares) if shares else []
+    return _result(lens, scores, notes, ledger.rows)
+
+
+def _result(
+    lens: Lens,
+    scores: Mapping[str, Mapping[str, Tensor]],
+    notes: Sequence[str],
+    rows: Mapping[str, int],
+) -> LensResult:
+    """The scores with what the lens says of them."""
+    names = sorted({name for layer in scores.values() for name in layer})
+    described = {name: lens.score_units(name) for name in names}
+    return LensResult(
+        scores,
+        lens=lens.name,
+        params=lens.spec()["params"],
+        units={name: unit for name, (unit, _) in described.items()},
+        importance={name: keep for name, (_, keep) in described.items()},
+        notes=notes,
+        rows={layer: rows.get(layer, 0) for layer in scores},
+    )
