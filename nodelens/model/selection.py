@@ -37,12 +37,17 @@ def select(
     """
     chosen = list(names)
     if layers is not None:
+        found: set[str] = set()
+        known = set(names)
         for wanted in layers:
-            if not any(fnmatchcase(name, wanted) for name in names):
+            # A name is found at once: comparing hundreds of names with hundreds takes a while.
+            matches = {wanted} & known or {name for name in names if fnmatchcase(name, wanted)}
+            if not matches:
                 raise LayerNotFoundError(
                     f"layer {wanted!r} matches nothing{nearest(wanted, names)}; {_exist(names)}"
                 )
-        chosen = [name for name in chosen if any(fnmatchcase(name, w) for w in layers)]
+            found |= matches
+        chosen = [name for name in chosen if name in found]
     if pattern is not None:
         chosen = [name for name in chosen if pattern.match(name)]
         if not chosen:
