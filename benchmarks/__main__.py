@@ -25,17 +25,21 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    tables, found = [], {}
+    about = {"torch": torch.__version__, "threads": options.threads, "machine": platform.machine()}
     for name in options.only:
         work = WORKLOADS[name]()
         timings = time_cases(cases_of(work), AGAINST, options.rounds)
-        found[name] = [timing.as_dict() for timing in timings]
-        tables.append(table(name, work.title, timings))
-        print(tables[-1], flush=True)
-    about = {"torch": torch.__version__, "threads": options.threads, "machine": platform.machine()}
-    (HERE / "results.json").write_text(
-        json.dumps({"about": about, "timings": found}, indent=2) + "\n"
-    )
+        print(shown := table(name, work.title, timings), flush=True)
+        write(name, {**about, "timings": [timing.as_dict() for timing in timings]}, shown)
+
+
+def write(name: str, found: dict[str, object], shown: str) -> None:
+    """Keep what was found of one workload beside what is known of the others."""
+    path = HERE / "results.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known[name] = {**found, "table": shown}
+    path.write_text(json.dumps(known, indent=2) + "\n")
+    tables = [known[workload]["table"] for workload in WORKLOADS if workload in known]
     (HERE / "results.md").write_text("\n".join(tables))
 
 
