@@ -48,6 +48,7 @@ class ModelWrapper:
         self.tokenizer = getattr(model, "tokenizer", None)
         self._modules = named(self.module)
         _check_initialised(self._modules)
+        self._names = tuple(self._modules)
         self._envoys: dict[str, Any] | None = None
         self._tracer: Any = None
         self.references: dict[str, Any] = {}
@@ -172,7 +173,7 @@ class ModelWrapper:
     def known_route(self) -> Route | None:
         """Return the route if a pass has shown it already, and the model is still built so."""
         known = _ROUTES.get(self.module)
-        return known if known is not None and known.modules == tuple(self._modules) else None
+        return known if known is not None and known.modules == self._names else None
 
     def trace(
         self,

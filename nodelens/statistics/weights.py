@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -12,6 +13,8 @@ from nodelens.statistics.reduce import wide
 from nodelens.statistics.sample import Sample
 
 __all__ = ["RowNorms", "Weights"]
+
+_AT_ONCE = 1 << 16
 
 
 @dataclass
@@ -24,8 +27,12 @@ class RowNorms(Constant):
 
     @classmethod
     def measure(cls, sample: Sample) -> Self:
-        rows = wide(sample.values)
-        return cls(rows.abs().sum(1), rows.square().sum(1), rows.shape[1])
+        width = sample.values.shape[1]
+        # A few rows at a time: wide copies of a whole weight cost more than the sums.
+        parts = sample.values.split(max(_AT_ONCE // max(width, 1), 1))
+        sums = [(part.abs().sum(1), part.square().sum(1)) for part in map(wide, parts)]
+        l1, squared = zip(*sums, strict=True)
+        return cls(torch.cat(l1), torch.cat(squared), width)
 
 
 @dataclass
