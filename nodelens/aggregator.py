@@ -46,7 +46,7 @@ class Aggregator:
         """False when taking statistics in was interrupted: some of them count, others do not."""
 
         self.in_place = True
-        """False until a state from a file lies where the model's layers do."""
+        """False while states from elsewhere, such as a file, may lie on another device."""
 
     @property
     def rows(self) -> int:
@@ -63,6 +63,7 @@ class Aggregator:
             raise MergeError(
                 f"cannot merge {other.lens!r} into {self.lens!r}: they measured different things"
             )
+        self.in_place = False
         self._take(other.statistics, other.batches, f"lens {self.lens.name!r}")
         self.remark(other.remarks)
 

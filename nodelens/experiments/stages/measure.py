@@ -81,7 +81,8 @@ class MeasureStage(Stage):
     def run(self, run: Run) -> str:
         lens = build_lens(run.config)
         if run.config.calibration.memory_budget is not None:
-            return _told(_write(run, result := _measured_within(run, lens, self.code)), result)
+            result = _measured_within(run, lens, self.code)
+            return _told(_write(run, result), result)
         aggregator = self._measured(run, lens)
         if run.shard is not None:
             aggregator.save(run.folder.path(STATE))
