@@ -8,8 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
-__all__ = ["hooked_gradients", "hooked_redundancy", "hooked_statistics", "plain"]
+__all__ = [
+    "hooked_gradients",
+    "hooked_redundancy",
+    "hooked_statistics",
+    "hooked_synergy",
+    "plain",
+]
 
 Hook = Callable[[str, Tensor, Tensor], None]
 """(layer, input, output)"""
@@ -26,25 +33,67 @@ def hooked_redundancy(
     module: nn.Module, layers: Sequence[str], batches: Sequence[dict[str, Any]], site: str
 ) -> dict[str, Tensor]:
     """Return sums of products of deviations by layer: centre, multiply, add up in float64."""
-    total: dict[str, Tensor] = {}
-    means: dict[str, tuple[int, Tensor]] = {}
+    sums = _Products()
 
     def hook(name: str, source: Tensor, output: Tensor) -> None:
         x = _rows(source if site == "input" else output, module.get_submodule(name))
-        mean = x.mean(0)
-        deviation = x - mean
-        product = deviation.T @ deviation
-        if name not in total:
-            total[name], means[name] = product.double(), (len(x), mean.double())
-            return
-        seen, before = means[name]
-        gap = mean.double() - before
-        both = seen + len(x)
-        total[name].add_(product).addr_(gap, gap, alpha=seen * len(x) / both)
-        means[name] = both, before + gap * (len(x) / both)
+        sums.add(name, x, x)
 
     _run(module, layers, batches, hook)
-    return total
+    return sums.total
+
+
+def hooked_synergy(
+    module: nn.Module, layers: Sequence[str], batches: Sequence[dict[str, Any]]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return by layer the products of channels with one another, and with one-hot classes."""
+    pairs, targets = _Products(), _Products()
+    classes = 1 + max(int(batch["targets"].max()) for batch in batches)
+    labels: list[Tensor] = []
+
+    def hook(name: str, source: Tensor, output: Tensor) -> None:
+        layer = module.get_submodule(name)
+        y, t = _rows(output, layer), one_hot(labels[0], classes).float()
+        pairs.add(name, y, y)
+        targets.add(name, y, t.repeat_interleave(len(y) // len(t), 0))
+
+    def before(_: nn.Module, args: Any) -> None:
+        labels[:] = [next(waiting)]
+
+    waiting = (batch["targets"] for batch in batches)
+    handle = module.register_forward_pre_hook(before)
+    try:
+        _run(module, layers, batches, hook)
+    finally:
+        handle.remove()
+    return pairs.total, targets.total
+
+
+class _Products:
+    """Sums of products of deviations of two sets of columns, by name."""
+
+    def __init__(self) -> None:
+        self.total: dict[str, Tensor] = {}
+        self.means: dict[str, tuple[int, Tensor, Tensor]] = {}
+
+    def add(self, name: str, x: Tensor, y: Tensor) -> None:
+        """Take in a batch: centre, multiply, add up in float64."""
+        a, deviation = self._centred(x)
+        b, other = (a, deviation) if y is x else self._centred(y)
+        product = deviation.T @ other
+        if name not in self.total:
+            self.total[name], self.means[name] = product.double(), (len(x), a, b)
+            return
+        seen, before, others = self.means[name]
+        gap, gap_of_other, both = a - before, b - others, seen + len(x)
+        self.total[name].add_(product).addr_(gap, gap_of_other, alpha=seen * len(x) / both)
+        share = len(x) / both
+        self.means[name] = both, before + gap * share, others + gap_of_other * share
+
+    @staticmethod
+    def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = x.mean(0)
+        return mean.double(), x - mean
 
 
 def hooked_statistics(
@@ -70,30 +119,59 @@ def hooked_gradients(
     layers: Sequence[str],
     batches: Sequence[dict[str, Any]],
     loss: Callable[[Any, dict[str, Any]], Tensor],
-) -> None:
-    """Run every batch forward, and backward to the named layers' inputs alone."""
+    site: str = "input",
+    sums: bool = False,
+) -> dict[str, list[Tensor]]:
+    """Run every batch forward, and backward to the named layers' inputs or outputs alone.
+
+    With `sums` add up by layer what the gradient lenses need of activation and gradient.
+    """
     trained = [p for p in module.parameters() if p.requires_grad]
+    total: dict[str, list[Tensor]] = {}
     for p in trained:
         p.requires_grad_(False)
     try:
         for batch in batches:
-            inputs: list[Tensor] = []
-            with _hooks(module, layers, inputs):
+            kept: list[Tensor] = []
+            with _keeping(module, layers, kept, site):
                 value = loss(module(*batch["args"], **batch["kwargs"]), batch)
-                torch.autograd.grad(value, inputs)
+                gradients = torch.autograd.grad(value, kept)
+            for name, u, g in zip(layers if sums else (), kept, gradients, strict=False):
+                layer = module.get_submodule(name)
+                found = _gradient_sums(_rows(u.detach(), layer), _rows(g, layer))
+                known = total.get(name, found)
+                total[name] = [a + b for a, b in zip(known, found, strict=True)]
     finally:
         for p in trained:
             p.requires_grad_(True)
+    return total
+
+
+def _gradient_sums(u: Tensor, g: Tensor) -> list[Tensor]:
+    product = u * g
+    found = product.sum(0), product.abs().sum(0), (product * product).sum(0)
+    return [*found, (u * u).sum(0), (g * g).sum(0)]
 
 
 @contextmanager
-def _hooks(module: nn.Module, layers: Sequence[str], inputs: list[Tensor]) -> Iterator[None]:
-    def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        u = args[0] if args[0].requires_grad else args[0].detach().requires_grad_()
-        inputs.append(u)
-        return (u, *args[1:])
+def _keeping(
+    module: nn.Module, layers: Sequence[str], kept: list[Tensor], site: str
+) -> Iterator[None]:
+    def leaf(x: Tensor) -> Tensor:
+        kept.append(x if x.requires_grad else x.detach().requires_grad_())
+        return kept[-1].clone()
 
-    handles = [module.get_submodule(n).register_forward_pre_hook(before) for n in layers]
+    def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (leaf(args[0]), *args[1:])
+
+    def after(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return leaf(output)
+
+    found = [module.get_submodule(name) for name in layers]
+    handles = [
+        m.register_forward_pre_hook(before) if site == "input" else m.register_forward_hook(after)
+        for m in found
+    ]
     try:
         yield
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +32,14 @@ class Setting:
     batches: int = 16
     lenses: int = len(LENSES)
 
+
+LABELS = {
+    "lenses": "lenses in the pass",
+    "layers": "layers",
+    "channels": "channels a layer",
+    "batch": "rows a batch",
+    "batches": "batches of the stream",
+}
 
 SWEEPS: dict[str, list[Setting]] = {
     "lenses": [Setting(lenses=n) for n in (1, 3, 6, 9)],
@@ -89,7 +96,9 @@ def peak(batches: int) -> int:
     model = ModelWrapper(nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256)))
     stream = (torch.randn(256, 256) for _ in range(batches))
     CompositeLens([Lens.from_name(n) for n in LENSES]).run(model, stream, progress=False)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # The rusage of a process starts at its parent's; what /proc says is its own.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def _peak_elsewhere(batches: int) -> int:
@@ -111,13 +120,18 @@ def _imports() -> Iterator[tuple[str, float]]:
 def draw(found: dict[str, list[dict[str, object]]]) -> None:
     """Draw one panel a sweep: milliseconds a batch against what was varied."""
     from matplotlib import pyplot
+    from matplotlib.ticker import ScalarFormatter
 
     figure, axes = pyplot.subplots(1, len(found), figsize=(15, 3), layout="constrained")
     for ax, (name, points) in zip(axes, found.items(), strict=True):
         for key, label in (("plain_ms", "plain forward"), ("lenses_ms", "with lenses")):
             ax.plot([p[name] for p in points], [p[key] for p in points], marker="o", label=label)
-        ax.set(xlabel=name, xscale="log", yscale="log")
-    axes[0].set_ylabel("ms a batch")
+        values = [p[name] for p in points]
+        ax.set(xlabel=LABELS[name], xscale="log", yscale="log", xticks=values)
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.minorticks_off()
+    axes[0].set_ylabel("milliseconds a batch")
     axes[0].legend(frameon=False)
     figure.savefig(HERE / "scaling.png", dpi=120)
 

@@ -43,6 +43,7 @@ DIRECTIONS = {
     -1: "-1: a high score argues against keeping the channel",
     0: "0: the score argues neither for nor against the channel",
 }
+DECLARED = ("formula", "where", "degenerate", "paper")
 NEEDS = {"targets": "targets", "gradient": "a loss: targets, labels, or a loss of your own"}
 LINEAR = Layer("fc", 4, 9, 9)
 MAPS = Layer("conv", 4, 1, 9, Window((3, 3), (1, 1), (1, 1), ((0, 0), (0, 0))))
@@ -54,7 +55,8 @@ class Page:
     def __init__(self, name: str, facts: dict[str, Any]) -> None:
         self.name = name
         self.lens = Lens.named(name)
-        self.facts = facts
+        declared = {key: getattr(self.lens, key, "") for key in DECLARED}
+        self.facts = {**{key: text for key, text in declared.items() if text}, **facts}
 
     @property
     def family(self) -> str:

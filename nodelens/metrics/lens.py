@@ -38,7 +38,16 @@ class MetricLens(Planned):
     family: ClassVar[str] = ""
     state: ClassVar[str] = "O(C)"
     """How the state grows with channels C, inputs D, targets T, classes K."""
+    cost: ClassVar[str] = ""
+    """Of a row, beside the forward pass, in multiplications: C, C^2, C D; "" for none but sums."""
     minimum_rows: ClassVar[int] = 1
+    formula: ClassVar[str] = ""
+    """The score of channel i in LaTeX, and in `where` what its symbols mean."""
+    where: ClassVar[str] = ""
+    degenerate: ClassVar[str] = ""
+    """What constant, dead and duplicated channels score, in one or two sentences."""
+    paper: ClassVar[str] = ""
+    """Author (year), title, where it appeared; "" where there is no paper to name."""
     by_block: ClassVar[bool] = False
     """Whether `score` also takes a block of channels (of pairwise statistics), and scores those."""
 
