@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from nodelens.statistics.base import Additive, Statistic
 from nodelens.statistics.blocks import Block
-from nodelens.statistics.reduce import channel_sum, mix, wide
+from nodelens.statistics.reduce import mix, wide
 from nodelens.statistics.sample import Sample
 
 __all__ = ["AbsoluteMean", "CentralMoments", "Extremes", "Mean", "Moments", "NearZero"]
@@ -84,16 +84,13 @@ class Moments(CentralMoments, Additive):
         return cls(n, sample.refined_mean, m2, *higher)
 
     def absorb(self, block: Block, sample: Sample) -> None:
-        second = channel_sum(block.square)
+        second, *higher = block.power_sums(2 if self.m4 is None else 4)
         self.m2 += second
         if self.m3 is None or self.m4 is None:
             return
-        r = sample.residual
-        power = torch.mul(block.deviation, block.square, out=block.spare())
-        third = channel_sum(power)
+        r, (third, fourth) = sample.residual, higher
         self.m3.add_(third).addcmul_(r, second.to(r.dtype), value=-3)
-        self.m4 += channel_sum(torch.mul(block.square, block.square, out=power))
-        self.m4.addcmul_(r, third.to(r.dtype), value=-4)
+        self.m4.add_(fourth).addcmul_(r, third.to(r.dtype), value=-4)
         self.m4.addcmul_(r * r, second.to(r.dtype), value=6)
 
     @classmethod
@@ -153,7 +150,7 @@ class AbsoluteMean(Additive, Mean):
         return cls(sample.rows, torch.zeros_like(wide(sample.mean)))
 
     def absorb(self, block: Block, sample: Sample) -> None:
-        self.total += channel_sum(block.size)
+        self.total += block.size_sum()
 
 
 @dataclass
@@ -169,9 +166,7 @@ class NearZero(Additive):
         return cls(sample.rows, torch.zeros_like(sample.mean, dtype=torch.int64), eps)
 
     def absorb(self, block: Block, sample: Sample) -> None:
-        # Into floats, since torch compares into booleans, and adds them up, many times slower.
-        near = torch.le(block.size, self.eps, out=block.spare())
-        self.count += channel_sum(near).long()
+        self.count += block.near_zero(self.eps)
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from nodelens.statistics import kernels
 from nodelens.statistics.blocks import Block, blocks
 from nodelens.statistics.reduce import (
     centred,
@@ -49,13 +50,20 @@ class Sample:
         return self.values.numel() // max(self.values.shape[1], 1)
 
     @cached_property
+    def _look(self) -> kernels.Look | None:
+        """Sums, means and extremes in one go, where that is compiled."""
+        return kernels.first_look(self.values)
+
+    @cached_property
     def total(self) -> Tensor:
         """Return the sum over rows, `(channels,)`: NaN or infinite where a value is."""
-        return channel_sum(self.values)
+        return channel_sum(self.values) if self._look is None else self._look.total
 
     @cached_property
     def mean(self) -> Tensor:
         """Return the mean over rows, `(channels,)`; exact for a constant channel."""
+        if self._look is not None:
+            return self._look.mean
         return channel_mean(self.values, self.total)
 
     @cached_property
@@ -70,6 +78,8 @@ class Sample:
 
         Far from zero that is more than small variances and correlations survive.
         """
+        if self._look is not None:
+            return self._look.residual
         left = torch.zeros_like(wide(self.mean))
         for block in self.blocks():
             left += channel_sum(block.deviation)
@@ -83,6 +93,8 @@ class Sample:
     @cached_property
     def extremes(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest value, each `(channels,)`; inf, -inf without rows."""
+        if self._look is not None:
+            return self._look.low, self._look.high
         if not self.values.numel():
             nothing = torch.full_like(self.total, torch.inf)
             return nothing, -nothing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from nodelens.errors import InvalidValueError, MergeError
+from nodelens.statistics import kernels
 from nodelens.statistics.base import Additive, Statistic
 from nodelens.statistics.blocks import Block, elements, room
 from nodelens.statistics.reduce import per_channel
@@ -23,6 +24,8 @@ _PER_OCTAVE = 1 << _MANTISSA_BITS
 _EMPTY = -1
 _FEW = 4
 """Rows a counter up to which bin numbers take less memory than counters."""
+_WAITING = 2
+"""Rows a counter from which waiting bin numbers are counted: then they take as much memory."""
 _MOST = (1 << 31) - 1
 
 
@@ -36,14 +39,17 @@ class QuantileSketch(Additive):
     Whatever lies more than `octaves - 1` below a channel's largest value shares its lowest bin, as
     zeros do, and counts as 0 (Masson, Rim and Lee 2019, with the lowest bins collapsed).
 
-    Few rows keep each value's bin in `bins`, two bytes a value, until they are merged or saved:
-    far less to move than counters that are mostly zero.
+    Few rows keep each value's bin in `bins`, two bytes a value, far less to move than counters that
+    are mostly zero. They are counted once there are many: every channel's counters are then fetched
+    into the cache once for all of them.
     """
 
     rows: int
     top: Tensor
     counts: Tensor
-    bins: Tensor | None = None
+    bins: list[Tensor] = field(default_factory=list)
+    highest: Tensor | None = None
+    """What `top` will be once the waiting bin numbers are counted."""
 
     @classmethod
     def empty(cls, sample: Sample, *, octaves: int = 16) -> Self:
@@ -55,17 +61,18 @@ class QuantileSketch(Additive):
         none = torch.zeros((), dtype=torch.int32, device=top.device).expand(channels, size)
         sketch = cls(sample.rows, top, none)
         if sample.values.ndim == 2 and sample.rows <= _FEW * size:
-            sketch.bins = torch.empty_like(sample.values, dtype=torch.int16)
+            sketch.bins = [torch.empty_like(sample.values, dtype=torch.int16)]
         else:
             sketch.counts = none.clone()
         return sketch
 
     def absorb(self, block: Block, sample: Sample) -> None:
-        bins = _bins(block.size, out=block.spare(torch.int32))
-        if self.bins is None:
-            self._count(bins)
-        else:
-            self.bins[block.start : block.stop] = bins
+        if not self.bins:
+            self._count(block)
+            return
+        part = self.bins[0][block.start : block.stop]
+        if not kernels.bin_numbers(block.values, part):
+            part.copy_(_bins(block.size, out=block.spare(torch.int32)))
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
@@ -73,36 +80,45 @@ class QuantileSketch(Additive):
             raise MergeError(
                 f"sketches of {tuple(other.counts.shape)} and {tuple(self.counts.shape)} counters"
             )
-        vars(self).update(vars(self.counted()))
-        top = torch.maximum(self.top, other.top)
-        _move_down(self.counts, self.counts, top - self.top)
-        self.top = top
+        self.highest = torch.maximum(self._highest, other._highest)
         self.rows += other.rows
         if self.rows > _MOST:
             self.counts = self.counts.long()
-        if other.bins is not None:
-            self._count_all(other.bins)
-        else:
+        self.bins = [*self.bins, *other.bins]
+        if other.counts.stride(0):
+            self._settle()
             self.counts += other.counts
             _move_down(self.counts, other.counts, self.top - other.top)
+        elif sum(map(len, self.bins)) >= _WAITING * self.counts.shape[1]:
+            self._settle()
 
-    def counted(self) -> Self:
-        """Return the same sketch with every value in `counts`."""
-        if self.bins is None:
-            return self
-        sketch = type(self)(self.rows, self.top, self.counts.clone())
-        sketch._count_all(self.bins)
-        return sketch
+    @property
+    def _highest(self) -> Tensor:
+        return self.top if self.highest is None else self.highest
+
+    def _settle(self) -> None:
+        """Count the bin numbers that wait."""
+        if not self.counts.stride(0):
+            self.counts = self.counts.clone()
+        elif self.highest is not None:
+            _move_down(self.counts, self.counts, self.highest - self.top)
+        self.top, self.highest = self._highest, None
+        if self.bins:
+            self._count_all(torch.cat(self.bins))
+        self.bins = []
 
     def state(self) -> dict[str, Tensor]:
-        return {"top": self.top, "counts": self.counted().counts}
+        self._settle()
+        return {"top": self.top, "counts": self.counts}
 
     def plain(self) -> dict[str, Any]:
         return {"rows": self.rows}
 
     def _count_all(self, bins: Tensor) -> None:
         """Count bin numbers of rows, `(rows, channels)`."""
-        floor = (self.top - (self.counts.shape[1] - 1))[:, None]
+        floor = self._floor()[:, None]
+        if kernels.count(bins, self.counts, floor):
+            return
         once = self.counts.new_ones(())
         for part in bins.split(max(elements(bins) // max(bins.shape[1], 1), 1)):
             # Channel by channel, so that the counters at work stay in the cache.
@@ -110,14 +126,21 @@ class QuantileSketch(Additive):
             places.sub_(floor).clamp_(min=0)
             self.counts.scatter_add_(1, places, once.expand_as(places))
 
-    def _count(self, bins: Tensor) -> None:
-        """Count bin numbers of maps, in whose memory their places are worked out."""
+    def _count(self, block: Block) -> None:
+        """Count the values of maps, in whose memory their places are worked out."""
+        floor = self._floor()
+        if kernels.count(block.values, self.counts, floor):
+            return
         channels, size = self.counts.shape
-        floor = (self.top - (size - 1)).int()
+        bins = _bins(block.size, out=block.spare(torch.int32))
         offset = torch.arange(channels, device=bins.device, dtype=torch.int32) * size
-        bins.sub_(per_channel(floor, bins)).clamp_(min=0).add_(per_channel(offset, bins))
+        bins.sub_(per_channel(floor.int(), bins)).clamp_(min=0).add_(per_channel(offset, bins))
         counts = torch.bincount(bins.view(-1), minlength=channels * size)
         self.counts += counts.view(channels, size)
+
+    def _floor(self) -> Tensor:
+        """The number of every channel's lowest bin, `(channels,)`."""
+        return self.top - (self.counts.shape[1] - 1)
 
     def quantile(self, q: float) -> Tensor:
         """Return the q-quantile of the absolute values, shape `(channels,)`, in activation units.
@@ -134,8 +157,8 @@ class QuantileSketch(Additive):
 
     def _ranked(self, rank: int) -> Tensor:
         """The middle of the bin that holds the value of that rank, counted from 1."""
-        counts = self.counted().counts
-        size = counts.shape[1]
+        self._settle()
+        counts, size = self.counts, self.counts.shape[1]
         inside = (counts.cumsum(1) < rank).sum(1).clamp_(max=size - 1)
         number = (self.top - (size - 1) + inside).clamp_(min=0)
         low = _bin_edge(number)

@@ -1,0 +1,177 @@
+"""The sums of kernels.c, compiled where there is a C compiler; without one torch does the same.
+
+What is built is kept in the user's cache folder. `NODELENS_KERNELS=0` leaves torch to it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["bin_numbers", "count", "first_look", "power_sums", "size_sums"]
+
+_FLAGS = ("-O3", "-march=native", "-std=gnu11", "-Wno-psabi", "-shared", "-fPIC")
+_LANES = 16
+_WORTH_A_THREAD = 1 << 18
+"""Elements below which handing work to another thread takes longer than doing it."""
+_SECONDS = 60
+
+_log = logging.getLogger(__name__)
+
+
+class Look(NamedTuple):
+    """A first look at every channel, each `(channels,)`.
+
+    `residual` is what the mean, rounded to a float, has lost.
+    """
+
+    total: Tensor
+    residual: Tensor
+    low: Tensor
+    high: Tensor
+    mean: Tensor
+
+
+def first_look(values: Tensor) -> Look | None:
+    """Return sum, mean and extremes of every channel; None when that is left to torch."""
+    if not _fits(values):
+        return None
+    sums = torch.empty(2, values.shape[1], dtype=torch.float64)
+    found = torch.empty(3, values.shape[1])
+    _over("first_look", values, sums, found)
+    return Look(*sums, *found)
+
+
+def power_sums(values: Tensor, centre: Tensor, order: int) -> Tensor | None:
+    """Return sums of powers of the deviation from `centre`, `(order, channels)`; order 2 or 4."""
+    if not _fits(values):
+        return None
+    out = torch.empty(order, values.shape[1], dtype=torch.float64)
+    _over("two_powers" if order == 2 else "four_powers", values, centre.contiguous(), out)
+    return out
+
+
+def size_sums(values: Tensor, eps: float) -> tuple[Tensor, Tensor] | None:
+    """Return the sum of absolute values, and how many are at most `eps`, each `(channels,)`."""
+    if not _fits(values):
+        return None
+    total, above = torch.empty(2, values.shape[1], dtype=torch.float64)
+    _over("sizes", values, ctypes.c_float(eps), total, above)
+    return total, values.numel() // values.shape[1] - above
+
+
+def bin_numbers(values: Tensor, out: Tensor) -> bool:
+    """Write the bin of every absolute value to `out`, int16; False when it was left to torch."""
+    if not _fits(values) or not out.is_contiguous():
+        return False
+    library = _library()
+    assert library is not None
+    library.bin_numbers(_pointer(values), ctypes.c_int64(values.numel()), _pointer(out))
+    return True
+
+
+def count(values: Tensor, counts: Tensor, floor: Tensor) -> bool:
+    """Count values, or bin numbers (int16), in `counts`; False when it was left to torch."""
+    numbers = values.dtype == torch.int16
+    if not _fits(values, torch.int16 if numbers else torch.float32):
+        return False
+    if counts.dtype != torch.int32 or not counts.is_contiguous():
+        return False
+    size = ctypes.c_int64(counts.shape[1])
+    _over("count_bins" if numbers else "count_values", values, floor.contiguous(), size, counts)
+    return True
+
+
+def _fits(values: Tensor, dtype: torch.dtype = torch.float32) -> bool:
+    plain = values.device.type == "cpu" and values.dtype == dtype and values.is_contiguous()
+    return plain and values.numel() > 0 and _library() is not None
+
+
+def _over(function: str, values: Tensor, *rest: Any) -> None:
+    """Call a function on all channels, in as many threads as torch uses."""
+    library = _library()
+    batch, channels, *space = values.shape
+    shape = [ctypes.c_int64(n) for n in (batch, channels, space[0] if space else 1)]
+    given = [_pointer(each) if isinstance(each, Tensor) else each for each in rest]
+
+    def run(first: int, last: int) -> None:
+        bounds = ctypes.c_int64(first), ctypes.c_int64(last)
+        getattr(library, function)(_pointer(values), *shape, *bounds, *given)
+
+    _share(run, channels, values.numel())
+
+
+def _share(run: Callable[[int, int], None], channels: int, work: int) -> None:
+    threads = min(torch.get_num_threads(), work // _WORTH_A_THREAD + 1)
+    step = -(-channels // (threads * _LANES)) * _LANES
+    parts = [(first, min(first + step, channels)) for first in range(0, channels, step)]
+    others = [_pool(os.getpid()).submit(run, *part) for part in parts[1:]]
+    run(*parts[0])
+    for other in others:
+        other.result()
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The threads of this process: those of a parent are gone after a fork."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="nodelens-kernels")
+
+
+def _pointer(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL | None:
+    """The compiled functions; None where they are not wanted or cannot be built."""
+    home = globals().get("__file__")
+    source = Path(home).with_name("kernels.c") if home else None
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+    if os.environ.get("NODELENS_KERNELS") == "0" or not compiler:
+        return None
+    if source is None or not source.is_file():
+        return None
+    try:
+        return ctypes.CDLL(str(_built(source, compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        _log.info("statistics are left to torch, kernels.c could not be built: %s", error)
+        return None
+
+
+def _built(source: Path, compiler: str) -> Path:
+    """The shared library of this source, compiler and processor, built once."""
+    about = "\n".join([source.read_text("utf-8"), compiler, *_FLAGS, *_processor()])
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nodelens"
+    target = folder / f"kernels-{hashlib.sha256(about.encode()).hexdigest()[:16]}.so"
+    if not target.is_file():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=folder) as room:
+            made = Path(room) / target.name
+            command = [compiler, *_FLAGS, str(source), "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
+            made.replace(target)
+    if hasattr(os, "getuid") and target.stat().st_uid != os.getuid():
+        raise OSError(f"{target} belongs to someone else")
+    return target
+
+
+def _processor() -> list[str]:
+    """What tells processors apart that share a home folder."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return [platform.machine(), platform.processor(), flags]

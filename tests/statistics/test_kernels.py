@@ -1,0 +1,174 @@
+"""The compiled sums against torch in float64, and what happens where they cannot be compiled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from nodelens.statistics import (
+    AbsoluteMean,
+    Extremes,
+    Moments,
+    NearZero,
+    QuantileSketch,
+    Sample,
+    kernels,
+)
+from nodelens.statistics.base import measured
+
+SHAPES = [(1, 1), (5, 3), (40, 16), (33, 17), (300, 100), (2, 3, 5), (9, 4, 16), (3, 2, 49)]
+WANTED = [
+    (Moments, {"order": 4}),
+    (AbsoluteMean, {}),
+    (NearZero, {"eps": 0.5}),
+    (Extremes, {}),
+    (QuantileSketch, {}),
+]
+
+pytestmark = pytest.mark.skipif(kernels._library() is None, reason="there is no C compiler")
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """The library looked for anew, before and after."""
+    kernels._library.cache_clear()
+    yield
+    kernels._library.cache_clear()
+
+
+def drawn(shape: tuple[int, ...], offset: float = 0.0) -> Tensor:
+    generator = torch.Generator().manual_seed(len(shape) + shape[1])
+    return torch.randn(shape, generator=generator) + offset
+
+
+def rows(values: Tensor) -> Tensor:
+    return values if values.ndim == 2 else values.transpose(1, 2).flatten(0, 1)
+
+
+@pytest.mark.parametrize("offset", [0.0, -3.0, 1e6])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_sums_are_those_of_float64(shape: tuple[int, ...], offset: float):
+    values = drawn(shape, offset)
+    exact = rows(values).double()
+    look = kernels.first_look(values)
+    assert look is not None
+    torch.testing.assert_close(look.total, exact.sum(0), rtol=1e-14, atol=1e-12)
+    torch.testing.assert_close(
+        look.mean.double() + look.residual, exact.mean(0), rtol=1e-14, atol=0
+    )
+    assert torch.equal(look.low, rows(values).amin(0))
+    assert torch.equal(look.high, rows(values).amax(0))
+    deviation = exact - look.mean
+    for order in (2, 4):
+        sums = kernels.power_sums(values, look.mean, order)
+        wanted = torch.stack([(deviation**k).sum(0) for k in range(1, order + 1)])
+        scale = torch.stack([(deviation.abs() ** k).sum(0) for k in range(1, order + 1)])
+        assert ((sums - wanted).abs() <= 1e-6 * scale + 1e-12).all()
+    total, near = kernels.size_sums(values, 0.5)
+    torch.testing.assert_close(total, exact.abs().sum(0), rtol=1e-6, atol=0)
+    assert torch.equal(near, (rows(values).abs() <= 0.5).sum(0).double())
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_statistics_are_what_torch_makes_them(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+):
+    values = drawn(shape, 2.0)
+    compiled = [s.widened() for s in measured(Sample(values), WANTED)]
+    monkeypatch.setattr(kernels, "_library", lambda: None)
+    for mine, plain in zip(compiled, measured(Sample(values), WANTED), strict=True):
+        assert mine.plain() == plain.plain()
+        for name, tensor in plain.widened().state().items():
+            torch.testing.assert_close(mine.state()[name], tensor, rtol=1e-5, atol=1e-4)
+
+
+def test_counts_are_the_same_bin_by_bin(monkeypatch: pytest.MonkeyPatch):
+    parts = [drawn((700, 20)) * 10**k for k in range(6)]
+
+    def streamed() -> dict[str, Tensor]:
+        whole = QuantileSketch.measure(Sample(parts[0])).widened()
+        for part in parts[1:]:
+            whole.merge(QuantileSketch.measure(Sample(part)))
+        return whole.state()
+
+    compiled = streamed()
+    monkeypatch.setattr(kernels, "_library", lambda: None)
+    plain = streamed()
+    assert torch.equal(compiled["counts"], plain["counts"])
+    assert torch.equal(compiled["top"], plain["top"])
+    assert int(plain["counts"].sum()) == 6 * 700 * 20
+
+
+def test_a_constant_channel_is_its_own_mean():
+    values = torch.full((37, 3), 0.1)
+    values[:, 1] = torch.linspace(0, 1, 37)
+    look = kernels.first_look(values)
+    assert look is not None
+    assert look.mean[0] == values[0, 0] and look.residual[0] == 0
+    assert float(Moments.measure(Sample(values)).m2[0]) == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_reaches_the_sum_of_its_channel_alone(bad: float):
+    values = drawn((50, 20))
+    values[31, 7] = bad
+    look = kernels.first_look(values)
+    assert look is not None
+    assert (~torch.isfinite(look.total)).nonzero().tolist() == [[7]]
+
+
+def test_threads_change_nothing():
+    values = drawn((4000, 300))
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(kernels.power_sums(values, values[0], 4))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found)
+
+
+def test_tensors_of_another_kind_are_left_to_torch():
+    values = drawn((6, 4))
+    for other in (values.double(), values.T, values[:0], values.to("meta")):
+        assert kernels.first_look(other) is None
+
+
+@pytest.mark.usefixtures("fresh")
+def test_without_a_compiler_or_when_not_wanted_torch_does_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NODELENS_KERNELS", "0")
+    assert kernels.first_look(drawn((6, 4))) is None
+    kernels._library.cache_clear()
+    monkeypatch.delenv("NODELENS_KERNELS")
+    monkeypatch.setenv("PATH", "")
+    assert kernels.first_look(drawn((6, 4))) is None
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_compiler_that_fails_is_noted_and_torch_does_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", "false")
+    with caplog.at_level("INFO", logger="nodelens"):
+        assert kernels.first_look(drawn((6, 4))) is None
+    assert "kernels.c could not be built" in caplog.text
+    assert not list(tmp_path.rglob("*.so"))
+
+
+@pytest.mark.usefixtures("fresh")
+def test_it_is_built_once_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kernels.first_look(drawn((6, 4))) is not None
+    built = list(tmp_path.rglob("*.so"))
+    stamp = built[0].stat().st_mtime_ns
+    kernels._library.cache_clear()
+    assert kernels.first_look(drawn((6, 4))) is not None
+    assert [(p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*.so")] == [(built[0], stamp)]
