@@ -1,0 +1,1 @@
+"""Every metric on three real networks: what each costs, and how far they agree."""

@@ -1,0 +1,141 @@
+"""All metrics on one network: two passes, then what each costs alone, then how far they agree."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pandas
+import torch
+
+from nodelens import CompositeLens, Lens, LensResult, MetricLens
+from nodelens.errors import IncompatibleModelError
+from nodelens.metrics import list_metrics
+from projects.all_metrics.networks import Network
+
+__all__ = ["measured"]
+
+_BATCHES_ALONE = 2
+_ROUNDS = 3
+_ALL_PAIRS = 300
+"""Targets above which lenses that go over all pairs once a target look at the correct logit."""
+
+
+def measured(network: Network, path: Path) -> dict[str, Any]:
+    """Measure every metric and write what was found to `path`."""
+    lenses, options, refused = _lenses(network)
+    plain = [lens for lens in lenses if "gradient" not in _needs(lens, network)]
+    found: dict[str, Any] = {"title": network.title, "rows": network.rows, "refused": refused}
+    scores: list[pandas.DataFrame] = []
+    for name, group in (("forward", plain), ("gradient", [x for x in lenses if x not in plain])):
+        found[name], result = _together(group, network, options)
+        scores.append(_table(result, network))
+        path.write_text(json.dumps(found, indent=1))
+    found["lenses"] = [_alone(lens, network, options) for lens in lenses]
+    found["agreement"] = _agreement(pandas.concat(scores))
+    path.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def _lenses(network: Network) -> tuple[list[MetricLens], dict[str, Any], dict[str, str]]:
+    """The lenses that fit, the options of their run, and why the others do not."""
+    lenses: list[MetricLens] = []
+    options: dict[str, Any] = {}
+    refused: dict[str, str] = {}
+    network.model.route(next(iter(network.batches())))
+    for name in list_metrics():
+        lens, own = Lens.named(name).example(network.model)
+        assert isinstance(lens, MetricLens)
+        lens.layers = list(network.layers)
+        if (reason := lens.refusal(network.model)) is not None:
+            refused[name] = reason
+            continue
+        lenses.append(lens)
+        options.update(own)
+    return lenses, options, refused
+
+
+def _needs(lens: MetricLens, network: Network) -> set[str]:
+    reads = [read for wanted in lens.wanted(network.model).values() for read in wanted]
+    return {need for read in reads for need in read.statistic.needs}
+
+
+def _together(
+    lenses: Sequence[MetricLens], network: Network, options: dict[str, Any]
+) -> tuple[dict[str, Any], LensResult]:
+    """One pass over the whole stream with all of them: seconds, and memory against the plan."""
+    composite = CompositeLens(lenses)
+    first = next(iter(network.batches()))
+    own = {k: v for k, v in options.items() if k in composite.prepare_options()}
+    planned = composite.plan(network.model, first, **own)
+    before, start = _peak(), perf_counter()
+    aggregator = composite.aggregator()
+    for statistics in composite.analyse_batched(network.model, network.batches(), **own):
+        aggregator.update(statistics)
+    streamed = perf_counter() - start
+    after, start = _peak(), perf_counter()
+    result = aggregator.result()
+    return {
+        "lenses": [lens.name for lens in lenses],
+        "planned_bytes": sum(planned.bytes.values()),
+        "planned_peak": sum(planned.peak.values()),
+        "peak_grew_by": after - before,
+        "seconds": streamed,
+        "scoring_seconds": perf_counter() - start,
+        "notes": result.notes,
+    }, result
+
+
+def _alone(lens: MetricLens, network: Network, options: dict[str, Any]) -> dict[str, Any]:
+    """What one lens costs on its own: seconds a batch beyond the pass it needs, and bytes."""
+    batches = list(islice(iter(network.batches()), _BATCHES_ALONE))
+    own = {k: v for k, v in options.items() if k in lens.prepare_options()}
+    seconds, scoring = [], 0.0
+    for _ in range(_ROUNDS):
+        start = perf_counter()
+        aggregator = lens.aggregator()
+        for statistics in lens.analyse_batched(network.model, batches, **own):
+            aggregator.update(statistics)
+        seconds.append((perf_counter() - start) / len(batches))
+        start = perf_counter()
+        aggregator.result()
+        scoring = perf_counter() - start
+    planned = lens.plan(network.model, batches[0], **own)
+    return {
+        "lens": lens.name,
+        "family": lens.family,
+        "needs": sorted(_needs(lens, network)),
+        "seconds_a_batch": median(seconds),
+        "scoring_seconds": scoring,
+        "bytes": sum(planned.bytes.values()),
+    }
+
+
+def _table(result: LensResult, network: Network) -> pandas.DataFrame:
+    table = result.to_pandas().dropna(subset=["channel"])
+    return table.assign(unit_set=table["layer"].map(network.unit))
+
+
+def _agreement(table: pandas.DataFrame) -> dict[str, Any]:
+    """Median over sets of units of the rank correlation of every two scores."""
+    matrices = []
+    for _, part in table.groupby("unit_set"):
+        wide = part.pivot_table(index="channel", columns="score", values="value", aggfunc="first")
+        matrices.append(wide.corr(method="spearman", min_periods=8))
+    names = list(dict.fromkeys(name for matrix in matrices for name in matrix.columns))
+    stack = np.stack([m.reindex(index=names, columns=names).to_numpy() for m in matrices])
+    with np.errstate(all="ignore"):
+        middle = np.nanmedian(stack, axis=0)
+    return {"names": names, "spearman": np.where(np.isnan(middle), None, middle).tolist()}
+
+
+def _peak() -> int:
+    """The most memory this process has held so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
