@@ -15,6 +15,7 @@ from torch import Tensor
 from nodelens.aggregator import Aggregator
 from nodelens.checkpoint import Checkpoint
 from nodelens.data import Batch
+from nodelens.described import Described
 from nodelens.errors import (
     IncompatibleModelError,
     InvalidValueError,
@@ -41,13 +42,13 @@ if TYPE_CHECKING:
 L = TypeVar("L", bound="type[Lens]")
 
 
-class Lens(ABC):
+class Lens(Described, ABC):
     """Base of everything that scores, compares or silences channels, found by name.
 
     A lens holds hyperparameters only; what a run learns is in its statistics, which an aggregator
     merges. Subclasses say what happens inside the trace in `_intervene`, and how merged statistics
-    become scores in `finish`. `pattern` is a regex on layer names (from the start), `layers` are
-    exact names or globs; without either, every layer the lens can score.
+    become scores in `finish`. `pattern` is a regex on layer names, matched from the start.
+    `layers` are exact names or globs. Without either, every layer the lens can score is meant.
     """
 
     name: ClassVar[str] = ""
@@ -383,7 +384,7 @@ class Lens(ABC):
 
     def score_units(self, score: str) -> tuple[str, int]:
         """Return the unit of a score, and whether a high one argues for keeping the channel."""
-        return getattr(self, "unit", ""), int(getattr(self, "importance", 0))
+        return self.unit, self.importance
 
     def spec(self) -> dict[str, Any]:
         """Return the name and hyperparameters as plain data, to make the lens again from."""

@@ -78,6 +78,10 @@ def test_an_interrupt_says_how_to_go_on_and_exits_with_130(config, tmp_path, mon
         (["run", "CONFIG", "--output-dir", "CONFIG/out"], "cannot be made: Not a directory"),
         (["run", "missing.yaml"], "missing.yaml: there is no such file"),
         (["describe", "rayleigh_quotien"], "(did you mean 'rayleigh_quotient'?)"),
+        (["describe", "rq", "--layer", "512"], "layer shape is '512', expected channels x inputs"),
+        (["lenses", "--family", "scarr"], "(did you mean 'scar'?)"),
+        (["lenses", "--needs", "target"], "(did you mean 'targets'?)"),
+        (["lenses", "--cost", "c^2!"], "says no growth (did you mean 'C^2'?)"),
         (["check", "rayleigh_quotien"], "(did you mean 'rayleigh_quotient'?)"),
     ],
 )
@@ -95,13 +99,83 @@ def test_lenses_lists_every_lens():
     for lens in data:
         assert lens["name"] in listed and lens["summary"], lens
     rayleigh = next(lens for lens in data if lens["name"] == "rayleigh_quotient")
-    assert "rq" in rayleigh["aliases"] and rayleigh["options"]["relative"] == "default True"
+    relative = rayleigh["options"]["relative"]
+    assert "rq" in rayleigh["aliases"] and relative["default"] == "True"
+    assert "tr(S)" in relative["meaning"]
 
 
-def test_describe_tells_options_and_takes_other_names():
-    text = call("describe", "rq").output
-    for part in ("rayleigh_quotient", "aliases", "relative", "default True", "Variance of a unit"):
-        assert part in text
+def names_listed(*filters: str) -> set[str]:
+    done = call("lenses", "--json", *filters)
+    assert done.exit_code == 0, done.output
+    return {lens["name"] for lens in json.loads(done.output)}
+
+
+@pytest.mark.parametrize(
+    ("filters", "among", "not_among"),
+    [
+        (("--family", "scar"), "scar_taylor", "taylor_saliency"),
+        (("--needs", "targets"), "synergy_gaussian_mmi", "taylor_saliency"),
+        (("--needs", "loss"), "taylor_saliency", "activation_mean"),
+        (("--needs", "weights"), "weight_magnitude", "rayleigh_quotient"),
+        (("--needs", "nothing"), "rayleigh_quotient", "weight_magnitude"),
+        (("--needs", "initial_weights"), "delta_alignment", "rayleigh_quotient"),
+        (("--cost", "C"), "rayleigh_quotient", "average_redundancy"),
+        (("--state", "C^2"), "average_redundancy", "synergy_gaussian_mmi"),
+        (("--needs", "loss", "--cost", "C"), "taylor_saliency", "gradient_alignment"),
+    ],
+)
+def test_lenses_can_be_chosen(filters, among, not_among):
+    found = names_listed(*filters)
+    if filters[0] == "--state":
+        # The power of C rules: classes and targets beside it do not.
+        assert {among, not_among} <= found and "rayleigh_quotient" in found
+    else:
+        assert among in found and not_among not in found
+
+
+def test_a_lens_of_another_package_is_listed_with_it(monkeypatch):
+    class Swing(MetricLens):
+        """Largest minus smallest value, `(channels,)`."""
+
+        def reads(self, layer):
+            raise RuntimeError("of no use before a run")
+
+        def score(self, statistics, layer):
+            return torch.zeros(layer.channels)
+
+    Swing.__module__ = "acme_lens"
+    monkeypatch.setattr(Swing, "name", "acme.swing")
+    monkeypatch.setattr(LENSES, "_classes", {**LENSES._classes, "acme.swing": Swing})
+    line = next(line for line in call("lenses").output.splitlines() if "acme.swing" in line)
+    assert "acme_lens" in line and "Largest minus smallest value" in line
+
+
+def test_describe_tells_all_a_user_must_know_and_takes_other_names():
+    text = call("describe", "rq", "--layer", "512x784").output
+    assert "\\" not in text
+    for part in (
+        "rayleigh_quotient",
+        "aliases  RQ, rq",
+        "Variance of a unit",
+        "wᵀ S w = Var(y)",
+        "y     what the layer returns",
+        "where S is the covariance",
+        "reads    output (Moments)",
+        "needs    nothing but inputs",
+        "state    C + D numbers a layer",
+        "28.2 KiB for a layer of 512x784",
+        "cost     C + D multiplications a row",
+        "cases    A unit without weights scores 0.",
+        "relative        True",
+        "says what an input is",
+    ):
+        assert part in text, part
+
+
+def test_describe_as_json_counts_bytes():
+    told = json.loads(call("describe", "average_redundancy", "--layer", "8x4", "--json").output)
+    # Half of an 8 x 8 matrix would do; what is kept is all of it, with means and squares.
+    assert told["state_bytes"] == 8 * (8 * 8 + 8) and told["needs"] == []
 
 
 def test_check_passes_a_lens_that_keeps_its_promises():

@@ -20,7 +20,7 @@ import pytest
 
 import nodelens.errors
 import nodelens.statistics
-from nodelens import NodeLensError
+from nodelens import Lens, NodeLensError
 from nodelens.configs.schema import Config, Section
 from nodelens.registry import LENSES
 from nodelens.statistics import Statistic
@@ -180,6 +180,23 @@ def test_internal_links_resolve(page: Path) -> None:
 def test_the_lens_pages_are_those_of_the_registry() -> None:
     pages = script("lens_pages")
     assert pages.stale(pages.pages()) == [], "run python scripts/lens_pages.py"
+
+
+def test_which_metric_names_every_lens() -> None:
+    text = (DOCS / "which-metric.md").read_text("utf-8")
+    built_in = [n for n in Lens.names() if Lens.named(n).__module__.startswith("nodelens_lenses.")]
+    assert [name for name in built_in if f"[`{name}`]" not in text] == []
+
+
+def test_lenses_become_links_once() -> None:
+    linked = script("lens_pages").linked
+    once = linked("`rq` and `no_such_lens`")
+    assert once == "[`rq`](lenses/rayleigh_quotient.md) and `no_such_lens`"
+    assert linked(once) == once
+
+
+def test_figures_of_lenses_are_small_and_of_a_lens() -> None:
+    assert list(script("lens_figures").faults()) == []
 
 
 def test_the_page_of_files_is_theirs_and_nothing_is_too_long() -> None:

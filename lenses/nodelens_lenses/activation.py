@@ -59,6 +59,9 @@ class ActivationMean(ActivationLens):
     `absolute=False` gives the plain mean.
     """
 
+    formula = r"\tfrac1n \textstyle\sum_r \lvert y_r \rvert"
+    degenerate = "A dead channel scores 0."
+
     def __init__(
         self,
         pattern: str | None = None,
@@ -85,6 +88,13 @@ class ActivationVariance(ActivationLens):
 
     unit = "activation^2"
     minimum_rows = 2
+    cost = "C"
+    formula = r"\tfrac1{n-1} \textstyle\sum_r (y_r - \bar y)^2"
+    degenerate = "A constant channel scores 0."
+    paper = (
+        "merging: Chan, Golub and LeVeque (1979), Updating formulae and a pairwise "
+        "algorithm for computing sample variances, Stanford STAN-CS-79-773"
+    )
 
     def reads(self, layer: Any) -> dict[str, Read]:
         return {"values": Read(self.site, Moments)}
@@ -101,6 +111,10 @@ class ActivationL2Norm(ActivationLens):
     A mean over rows, so that it does not grow with their number.
     """
 
+    cost = "C"
+    formula = r"\sqrt{\tfrac1n \textstyle\sum_r y_r^2}"
+    degenerate = "A dead channel scores 0."
+
     def reads(self, layer: Any) -> dict[str, Read]:
         return {"values": Read(self.site, Moments)}
 
@@ -111,6 +125,9 @@ class ActivationL2Norm(ActivationLens):
 @Lens.register("activation_max")
 class ActivationMax(ActivationLens):
     """Largest absolute value of every channel, `(channels,)`, in activation units."""
+
+    formula = r"\max_r \lvert y_r \rvert"
+    degenerate = "A dead channel scores 0."
 
     def reads(self, layer: Any) -> dict[str, Read]:
         return {"values": Read(self.site, Extremes)}
@@ -129,6 +146,8 @@ class ActivationSparsity(ActivationLens):
 
     unit = "fraction of rows"
     importance = -1
+    formula = r"\tfrac1n \textstyle\sum_r \bigl[ \lvert y_r \rvert \le \varepsilon \bigr]"
+    degenerate = "A dead channel scores 1."
 
     def __init__(
         self,
@@ -162,6 +181,16 @@ class ActivationKurtosis(ActivationLens):
     unit = "1"
     importance = 0
     minimum_rows = 2
+    cost = "C"
+    formula = (
+        r"\frac{\frac1n \sum_r (y_r - \bar y)^4}{\bigl(\frac1n \sum_r (y_r - \bar "
+        r"y)^2\bigr)^2} - 3"
+    )
+    degenerate = "A constant channel scores 0."
+    paper = (
+        "merging: Pébay (2008), Formulas for robust, one-pass parallel computation of "
+        "covariances and arbitrary-order statistical moments, Sandia report SAND2008-6212"
+    )
 
     def reads(self, layer: Any) -> dict[str, Read]:
         return {"values": Read(self.site, Moments, {"order": 4})}
@@ -176,11 +205,20 @@ class ActivationKurtosis(ActivationLens):
 class ActivationOutlierIndex(ActivationLens):
     """The q-quantile of a channel's absolute values over their mean, `(channels,)`, no unit.
 
-    The quantile comes from a log-spaced sketch and is within 1% of the true one (Masson, Rim and
-    Lee 2019). `eps` is added to the mean, in activation units: a dead channel scores 0.
+    `q` is from 0 to 1. The quantile comes from a log-spaced sketch and is within 1% of the true
+    one (Masson, Rim and Lee 2019). `eps` is added to the mean, in activation units: a dead channel
+    scores 0.
     """
 
     unit = "1"
+    cost = "C"
+    formula = (
+        r"\frac{Q_q\bigl(\lvert y \rvert\bigr)}{\frac1n \sum_r \lvert y_r \rvert + "
+        r"\varepsilon}"
+    )
+    where = "$Q_q$ is the $q$-quantile, to 1%"
+    degenerate = "A dead channel scores 0."
+    paper = "Masson, Rim and Lee (2019), DDSketch, PVLDB 12(12)"
 
     def __init__(
         self,

@@ -20,6 +20,12 @@ _SPATIAL = ("unfold", "patchwise", "pixels", "gap")
 
 
 class _Alignment(MetricLens):
+    """A quotient of variances.
+
+    `regularization` (reg) counts as variance of the inputs in every direction. `relative=True`
+    divides by the total variance of the inputs, tr(S) + reg D, and leaves no unit.
+    """
+
     family = "alignment"
     unit = "1"
     importance = +1
@@ -63,6 +69,21 @@ class RayleighQuotient(_Alignment):
     variance as its weight; "pixels" one pixel, with the kernel summed over its taps; "gap" the map
     averaged over space, with the summed kernel.
     """
+
+    cost = "C + D; C D for pixels and gap"
+    formula = (
+        r"\frac{w^\top S w + \lambda w^\top w}{w^\top w} \Big/ \bigl(\operatorname{tr} S + "
+        r"\lambda D\bigr), \qquad w^\top S w = \operatorname{Var}(y)"
+    )
+    where = (
+        r"$S$ is the covariance of the inputs (im2col patches for a convolution), $\lambda$ "
+        "is `regularization`, $D$ the length of $w$; `relative=False` leaves the second "
+        "factor out"
+    )
+    degenerate = (
+        "A unit without weights scores 0. When the inputs do not vary, every unit scores "
+        "$1/D$, or 0 with `regularization=0`."
+    )
 
     def __init__(
         self,
@@ -126,6 +147,18 @@ class DeltaAlignment(_Alignment):
     given to `prepare`, `analyse` or `run`; without it this is an error. A row that has not moved
     scores 0.
     """
+
+    cost = "C D"
+    formula = (
+        r"\frac{\Delta w^\top S \Delta w + \lambda \Delta w^\top \Delta w}{\Delta w^\top "
+        r"\Delta w} \Big/ \bigl(\operatorname{tr} S + \lambda D\bigr), \qquad \Delta w = w - "
+        "w_0"
+    )
+    where = (
+        r"$S$ is the covariance of the inputs, $\lambda$ is `regularization`, $w_0$ the "
+        "weights before training"
+    )
+    degenerate = "A row that has not moved scores 0."
 
     @classmethod
     def example(cls, model: ModelWrapper) -> tuple[Lens, dict[str, Any]]:

@@ -36,6 +36,17 @@ class TaylorSaliency(MetricLens):
     family = "gradient"
     unit = "loss"
     importance = +1
+    cost = "C"
+    formula = r"\tfrac1n \textstyle\sum_r \lvert y_r g_r \rvert"
+    where = (
+        r"`mean_abs` is $\lvert \frac1n \sum_r y_r g_r \rvert$, `sq_mean` is $\frac1n \sum_r "
+        "(y_r g_r)^2$; $g$ is the gradient of the loss summed over samples or tokens"
+    )
+    degenerate = "A dead channel, and one the loss does not feel, score 0."
+    paper = (
+        "Molchanov et al. (2017), Pruning convolutional neural networks for resource "
+        "efficient inference, ICLR"
+    )
 
     def __init__(
         self,
@@ -70,7 +81,7 @@ class TaylorSaliency(MetricLens):
 class GradientAlignment(MetricLens):
     """How far gradient descent would move a row as a local rule would, `(channels,)`, in [0, 1].
 
-    The absolute correlation, over the entries of a weight row, of -dL/dW with the rule's update:
+    The absolute correlation, over the entries of a weight row, of -dL/dW with the update of `rule`:
     "hebbian" E[y x], "anti_hebbian" its negative, "oja" E[y x] - E[y^2] w (Oja 1982) or "input"
     E[x]. Rows without variance score 0. A rule that updates a whole row alike has no correlation,
     so there is none for the output alone.
@@ -80,6 +91,20 @@ class GradientAlignment(MetricLens):
     unit = "1"
     importance = +1
     state = "C D"
+    cost = "C D"
+    formula = (
+        r"\Bigl\lvert \operatorname{corr}\bigl(-\tfrac{\partial L}{\partial w_i}, \Delta "
+        r"w_i^{\text{rule}}\bigr) \Bigr\rvert, \qquad \Delta w_i^{\text{hebbian}} = "
+        r"\operatorname{E}[y_i x]"
+    )
+    where = (
+        r"the correlation runs over the entries of row $i$; `oja` is $\operatorname{E}[y_i "
+        r"x] - \operatorname{E}[y_i^2] w_i$, `input` is $\operatorname{E}[x]$"
+    )
+    degenerate = "Rows of one entry, and rows without variance, score 0."
+    paper = (
+        "Oja (1982), Simplified neuron model as a principal component analyzer, J. Math. Biology 15"
+    )
 
     def __init__(
         self,

@@ -25,8 +25,8 @@ class MutualInformationGaussian(MetricLens):
 
     -1/2 log(1 - R^2), R^2 the squared (multiple) correlation with numeric targets or with one-hot
     classes. With `reference="pc1"` the target is the first principal component of the layer's own
-    inputs, which needs no targets but a D x D state. rho is clamped to 1 - eps; a constant channel
-    scores 0 (Cover and Thomas 2006).
+    inputs, which needs no targets but a D x D state. rho is clamped to 1 - `eps`; a constant
+    channel scores 0 (Cover and Thomas 2006).
     """
 
     family = "information"
@@ -34,6 +34,14 @@ class MutualInformationGaussian(MetricLens):
     importance = +1
     state = "O(C T); D^2 for pc1"
     minimum_rows = 2
+    cost = "C T; D^2 for pc1"
+    formula = r"-\tfrac12 \log\bigl(1 - R_i^2\bigr)"
+    where = (
+        "$R_i^2$ is the squared multiple correlation of channel $i$ with the targets, "
+        r"one-hot for classes, clamped to $(1 - \varepsilon)^2$"
+    )
+    degenerate = "A constant channel scores 0."
+    paper = "Cover and Thomas (2006), Elements of Information Theory, ch. 8"
 
     def __init__(
         self,

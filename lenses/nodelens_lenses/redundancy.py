@@ -25,6 +25,8 @@ _PARTNERS = ("all", "nearest", "random")
 
 
 class _Redundancy(MetricLens):
+    """`site="input"` looks at what the layer takes in. abs(rho) is clamped to 1 - `eps`."""
+
     family = "redundancy"
     unit = "nat"
     importance = -1
@@ -69,10 +71,19 @@ class AverageRedundancy(_Redundancy):
     """Mean Gaussian mutual information with every other channel of the layer, `(channels,)`, nats.
 
     The mean over j != i of -1/2 log(1 - rho_ij^2), over all pairs, exactly. abs(rho) is clamped to
-    1 - eps (a copy counts as 4.26 nats), and how many pairs that concerns is among the result's
+    1 - `eps` (a copy counts as 4.26 nats), and how many pairs that concerns is among the result's
     notes. A constant channel, and the only channel of a layer, score 0. `site="input"` looks at
     what the layer takes in, such as the units of an FFN at its down projection.
     """
+
+    cost = "C^2"
+    formula = r"\frac{1}{C-1} \sum_{j \ne i} -\tfrac12 \log\bigl(1 - \rho_{ij}^2\bigr)"
+    where = r"$\lvert\rho\rvert$ is clamped to $1 - \varepsilon$"
+    degenerate = (
+        "A constant channel, and the only channel of a layer, score 0. Exact copies count "
+        r"as $\lvert\rho\rvert = 1 - \varepsilon$; the result's notes say how many pairs."
+    )
+    paper = "Cover and Thomas (2006), Elements of Information Theory, ch. 8"
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         scores = [
@@ -89,6 +100,18 @@ class PairwiseRedundancyGaussian(_Redundancy):
     `partners` are "all" other channels, the `k` "nearest" (largest abs(rho)), or `k` "random" ones
     drawn with `seed`. `matrix=True` adds the `(channels, channels)` matrix, its diagonal 0.
     """
+
+    cost = "C^2"
+    formula = (
+        r"\frac{1}{\lvert P_i \rvert} \sum_{j \in P_i} -\tfrac12 \log\bigl(1 - "
+        r"\rho_{ij}^2\bigr)"
+    )
+    where = r"$P_i$ are the partners chosen; $\lvert\rho\rvert$ is clamped to $1 - \varepsilon$"
+    degenerate = (
+        "A constant channel, and the only channel of a layer, score 0. The result's notes "
+        "count clamped pairs."
+    )
+    paper = "Cover and Thomas (2006), Elements of Information Theory, ch. 8"
 
     def __init__(
         self,

@@ -28,6 +28,11 @@ __all__ = [
 class _Scar(MetricLens):
     family = "scar"
     importance = +1
+    state = "O(D)"
+    cost = "D"
+    where = "$u$ is what the down projection takes in, $g$ the gradient of the summed loss there"
+    degenerate = "A unit that is never on, or that the loss does not feel, scores 0."
+    paper = "Supernodes and Halos (SCAR), arXiv 2604.23475"
 
     def covers(self, layer: Layer) -> bool:
         return layer.in_ffn
@@ -55,6 +60,9 @@ class ScarActivationPower(_Scar):
     """Mean square of every unit of an FFN, E u^2, `(channels,)`, in squared activation units."""
 
     unit = "activation^2"
+    formula = r"\tfrac1n \textstyle\sum_r u_r^2"
+    where = "$u$ is what the down projection of the feed-forward block takes in"
+    degenerate = "A unit that is never on scores 0."
 
     def reads(self, layer: Layer) -> dict[str, Read]:
         return {"units": Read("input", Moments)}
@@ -69,6 +77,7 @@ class ScarTaylor(_Scar):
     """First-order loss change of every unit of an FFN, E abs(u g), `(channels,)`, in loss units."""
 
     unit = "loss"
+    formula = r"\tfrac1n \textstyle\sum_r \lvert u_r g_r \rvert"
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         taylor: Tensor = statistics["units"].mean("absolute")
@@ -83,6 +92,9 @@ class ScarCurvature(_Scar):
     """
 
     unit = "loss^2 / activation^2"
+    formula = r"\tfrac1n \textstyle\sum_r g_r^2"
+    where = "$g$ is the gradient of the summed loss by $u$, what the down projection takes in"
+    degenerate = "A unit that the loss does not feel scores 0."
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         curvature: Tensor = statistics["units"].mean("gradient_square")
@@ -94,6 +106,7 @@ class ScarLossProxy(_Scar):
     """Loss proxy of every unit of an FFN, 1/2 E (u g)^2, `(channels,)`, in squared loss units."""
 
     unit = "loss^2"
+    formula = r"\tfrac12 \cdot \tfrac1n \textstyle\sum_r (u_r g_r)^2"
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         square: Tensor = statistics["units"].mean("square")
@@ -105,6 +118,10 @@ class ScarLossProxyFactored(_Scar):
     """The loss proxy with u and g taken as independent, 1/2 E u^2 E g^2, `(channels,)`."""
 
     unit = "loss^2"
+    formula = (
+        r"\tfrac12 \Bigl(\tfrac1n \textstyle\sum_r u_r^2\Bigr) \Bigl(\tfrac1n "
+        r"\textstyle\sum_r g_r^2\Bigr)"
+    )
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         units = statistics["units"]

@@ -35,6 +35,16 @@ class Ablation(Lens):
     """
 
     edits = True
+    family = "intervention"
+    needs = ("targets",)
+    formula = (
+        r"\Delta L = L\bigl(f_{\text{silenced}}\bigr) - L(f), \qquad \text{output change} = "
+        r"\frac{\lVert f_{\text{silenced}}(x) - f(x) \rVert}{\lVert f(x) \rVert}"
+    )
+    where = "$f$ is the model, $L$ the mean loss of a prediction"
+    degenerate = (
+        "A batch without targets gives `output_change` alone. Outputs that are all zero give 0."
+    )
 
     def __init__(
         self,

@@ -23,6 +23,8 @@ __all__ = ["GaussianPidSynergyMmi", "SynergyGaussianMmi"]
 
 
 class _Synergy(MetricLens):
+    """No correlation counts as more than 1 - `eps`; pairs above it are copies."""
+
     family = "synergy"
     unit = "nat"
     importance = +1
@@ -49,6 +51,18 @@ class GaussianPidSynergyMmi(_Synergy):
     correlations, over all pairs. Several target dimensions, and class numbers as one-hot columns,
     are averaged. Constant channels and copies add nothing.
     """
+
+    cost = "C^2 + C T"
+    formula = r"\frac{1}{C-1} \sum_{j \ne i} I(T; y_i, y_j) - \max\bigl(I(T; y_i), I(T; y_j)\bigr)"
+    where = (
+        "every $I$ is that of Gaussians, from the three correlations of $y_i$, $y_j$ and "
+        "$T$; columns of $T$ are averaged"
+    )
+    degenerate = "Constant channels, copies and constant target columns add nothing."
+    paper = (
+        "Barrett (2015), Exploration of synergistic and redundant information sharing in "
+        "static and dynamical Gaussian systems, Phys. Rev. E 91, 052802"
+    )
 
     def reads(self, layer: Layer) -> dict[str, Read]:
         return {"pairs": Read("output", LabelledCoMoments), "targets": Read("output", CrossMoments)}
@@ -80,6 +94,21 @@ class SynergyGaussianMmi(_Synergy):
     """
 
     state = "C^2 + K C"
+    cost = "C^2 + C"
+    formula = (
+        r"\frac{1}{C-1} \sum_{j \ne i} I(T; y_i, y_j) - \max\bigl(I(T; y_i), I(T; "
+        r"y_j)\bigr), \qquad I(T; y) = \tfrac12 \log \frac{\det \Sigma}{\det "
+        r"\Sigma_{\text{within}}}"
+    )
+    where = (
+        r"$T$ is the class, $\Sigma$ the covariance of the channels named, "
+        r"$\Sigma_{\text{within}}$ the pooled one within classes"
+    )
+    degenerate = "Constant channels and copies add nothing."
+    paper = (
+        "Barrett (2015), Exploration of synergistic and redundant information sharing in "
+        "static and dynamical Gaussian systems, Phys. Rev. E 91, 052802"
+    )
 
     def reads(self, layer: Layer) -> dict[str, Read]:
         return {"pairs": Read("output", LabelledCoMoments), "classes": Read("output", ClassMoments)}

@@ -23,6 +23,10 @@ class WeightMagnitude(MetricLens):
     unit = "weight"
     importance = +1
     exempt: ClassVar = {"non_finite_input": "it reads weights alone"}
+    formula = r"\lVert w \rVert_2 = \sqrt{\textstyle\sum_d w_d^2}"
+    where = r"`norm=1` is $\sum_d \lvert w_d \rvert$"
+    degenerate = "A unit without weights scores 0."
+    paper = "Li et al. (2017), Pruning filters for efficient ConvNets, ICLR"
 
     def __init__(
         self,

@@ -31,23 +31,8 @@ class MetricLens(Planned):
     the same code scores plain tensors (`compute`).
     """
 
-    unit: ClassVar[str] = ""
-    """Of the score: activation, activation^2, nat, loss, fraction of rows, or 1."""
-    importance: ClassVar[int] = 0
-    """+1: a high score argues for keeping the channel, -1: against it, 0: neither."""
-    family: ClassVar[str] = ""
     state: ClassVar[str] = "O(C)"
-    """How the state grows with channels C, inputs D, targets T, classes K."""
-    cost: ClassVar[str] = ""
-    """Of a row, beside the forward pass, in multiplications: C, C^2, C D; "" for none but sums."""
     minimum_rows: ClassVar[int] = 1
-    formula: ClassVar[str] = ""
-    """The score of channel i in LaTeX, and in `where` what its symbols mean."""
-    where: ClassVar[str] = ""
-    degenerate: ClassVar[str] = ""
-    """What constant, dead and duplicated channels score, in one or two sentences."""
-    paper: ClassVar[str] = ""
-    """Author (year), title, where it appeared; "" where there is no paper to name."""
     by_block: ClassVar[bool] = False
     """Whether `score` also takes a block of channels (of pairwise statistics), and scores those."""
 

@@ -84,5 +84,5 @@ def checks(name: str) -> Iterator[Check]:
             )
     trial = Trial(name)
     for key, check in _CHECKS.items():
-        sentence = (check.__doc__ or key).strip().rstrip(".")
+        sentence = (check.__doc__ or key).strip().partition("\n\n")[0].rstrip(".")
         yield Check(sentence, name, key, trial, exempt.get(key))

@@ -1,0 +1,54 @@
+"""The command `check`: the promises of a lens, kept or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nodelens.cli.console import clean_errors, console
+
+if TYPE_CHECKING:
+    from nodelens.testing import Check
+
+__all__ = ["check"]
+
+
+def check(
+    name: Annotated[
+        str | None, typer.Argument(help="A lens; all of them by default.", show_default=False)
+    ] = None,
+) -> None:
+    """Put lenses through the checks every lens must pass.
+
+    The exit code is 1 when one fails.
+    """
+    with clean_errors():
+        from nodelens.lens import Lens
+        from nodelens.testing import checks
+
+        names = Lens.names() if name is None else [Lens.named(name).name]
+        if [lens for lens in names if not _passes(lens, list(checks(lens)))]:
+            raise typer.Exit(1)
+
+
+def _passes(lens: str, checks: Sequence[Check]) -> bool:
+    """Run the checks of a lens, print how they went, and return whether all passed."""
+    failed: dict[str, str] = {}
+    for check in checks:
+        try:
+            check()
+        except Exception as failure:  # noqa: BLE001 - a stranger's lens may fail in any way
+            failed[check.name] = f"{type(failure).__name__}: {failure}"
+    skipped = {check.name: check.skipped for check in checks if check.skipped is not None}
+    passed = len(checks) - len(failed) - len(skipped)
+    counts = {"passed": passed, "failed": len(failed), "skipped": len(skipped)}
+    out = console()
+    summary = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    out.print(f"{lens:<32} {summary}", markup=False, style="red" if failed else None)
+    for sentence, problem in failed.items():
+        out.print(f"  failed: {sentence}\n          {problem}", markup=False)
+    for sentence, reason in skipped.items():
+        out.print(f"  skipped: {sentence} ({reason})", markup=False, style="dim")
+    return not failed

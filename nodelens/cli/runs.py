@@ -1,0 +1,113 @@
+"""The commands that measure: `run`, `merge`, `plan`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nodelens.cli.console import clean_errors, console, going_on, is_first
+
+if TYPE_CHECKING:
+    from nodelens.experiments import RunResults
+
+__all__ = ["merge", "plan", "run"]
+
+
+def run(
+    config: Annotated[str, typer.Argument(help="A YAML file.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY.SUB=VALUE]...", help="Values that win over the file.", show_default=False
+        ),
+    ] = None,
+    output_dir: Annotated[
+        str | None, typer.Option(help="Run directory; wins over output.directory.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Wins over experiment.seed.")] = None,
+    device: Annotated[str | None, typer.Option(help="Wins over experiment.device.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what finished unchanged, and go on from there.")
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Measure one share of the data, such as 1/3, for `nodelens merge`."),
+    ] = None,
+) -> None:
+    """Run an experiment and write its report; under torchrun, with all its processes."""
+    given = {"output.directory": output_dir, "experiment.seed": seed, "experiment.device": device}
+    named = [(key, value) for key, value in given.items() if value is not None]
+    with clean_errors():
+        from nodelens.configs.config_loader import load_config
+        from nodelens.experiments import experiment_for
+
+        loaded = load_config(config, [*(overrides or []), *named])
+        experiment = experiment_for(loaded)
+        options = {"--output-dir": output_dir, "--seed": seed, "--device": device, "--shard": shard}
+        with going_on(["run", config, *(overrides or [])], options, loaded.output.directory):
+            results = experiment.run(resume=resume, shard=shard, progress=is_first())
+        if shard is not None:
+            console().print(f"\nShard {shard}: {results.directory}", markup=False)
+        elif is_first():
+            _print_findings(results)
+
+
+def merge(
+    directories: Annotated[
+        list[str], typer.Argument(metavar="DIR...", help="Run directories of all shards.")
+    ],
+    output_dir: Annotated[
+        str | None, typer.Option(help="Run directory; by default that of the configuration.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep stages that finished unchanged.")
+    ] = False,
+) -> None:
+    """Put the shards of a run together and write its report."""
+    with clean_errors():
+        from nodelens.configs.config_loader import load_config
+        from nodelens.experiments import experiment_for, read_shards
+
+        first = read_shards(directories)[0]
+        named = [] if output_dir is None else [("output.directory", output_dir)]
+        loaded = load_config(first.config, named)
+        options = {"--output-dir": output_dir}
+        with going_on(["merge", *directories], options, loaded.output.directory):
+            results = experiment_for(loaded).merge(directories, resume=resume)
+        _print_findings(results)
+
+
+def plan(
+    config: Annotated[str, typer.Argument(help="A YAML file.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY.SUB=VALUE]...", help="Values that win over the file.", show_default=False
+        ),
+    ] = None,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option(help="Such as '2 GiB'; wins over calibration.memory_budget."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what measuring will take: passes, reads, memory and work. Nothing is trained or read."""
+    named = [] if memory_budget is None else [("calibration.memory_budget", memory_budget)]
+    with clean_errors():
+        from nodelens.configs.config_loader import load_config
+        from nodelens.experiments.planning import plan_of
+
+        found = plan_of(load_config(config, [*(overrides or []), *named]))
+        typer.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
+
+
+def _print_findings(results: RunResults) -> None:
+    out = console()
+    findings = results.findings
+    out.print()
+    out.print(f"{findings['headline'].replace('`', '')}.", style="bold", markup=False)
+    for sentence in findings["sentences"]:
+        out.print(f"- {sentence.replace('`', '')}", markup=False)
+    out.print(f"\nReport: {results.report}", markup=False)
