@@ -3,23 +3,27 @@
 from nodelens_lenses import (
     activation,
     alignment,
+    classes,
     gradient,
     information,
     redundancy,
     scar,
     silencing,
     synergy,
+    target_information,
     weights,
 )
 
 __all__ = [
     "activation",
     "alignment",
+    "classes",
     "gradient",
     "information",
     "redundancy",
     "scar",
     "silencing",
     "synergy",
+    "target_information",
     "weights",
 ]
