@@ -3,6 +3,7 @@
 from nodelens_lenses import (
     activation,
     alignment,
+    binning,
     classes,
     gradient,
     information,
@@ -17,6 +18,7 @@ from nodelens_lenses import (
 __all__ = [
     "activation",
     "alignment",
+    "binning",
     "classes",
     "gradient",
     "information",

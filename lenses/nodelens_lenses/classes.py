@@ -65,7 +65,10 @@ class ConditionalActivationNorm(_ByClass):
     largest. Needs class numbers as targets.
     """
 
-    formula = r"\operatorname*{agg}_c \sqrt{\tfrac{1}{n_c} \textstyle\sum_{r \in c} y_r^2} \Big/ \sqrt{\tfrac1n \textstyle\sum_r y_r^2}"
+    formula = (
+        r"\operatorname*{agg}_c \sqrt{\tfrac{1}{n_c} \textstyle\sum_{r \in c} y_r^2} \Big/ "
+        r"\sqrt{\tfrac1n \textstyle\sum_r y_r^2}"
+    )
     where = r"$n_c$ is the number of rows of class $c$, agg the `aggregate`"
     degenerate = "A dead channel scores 0. With a single class the variance is 0."
 
@@ -96,12 +99,15 @@ class ClassSelectivity(_ByClass):
     as shares of their sum, 0 when all agree and 1 when one class alone has any; where a mean is
     negative, all are measured from the lowest.
 
-    These are of the raw response: a channel whose mean is near 0 looks selective by "index" however
-    weak the difference is, and one that has a negative mean has a class of share 0. Compare with
+    These are of the raw response, spread within classes left aside: a channel whose means lie about
+    0 looks selective however little they differ. Compare with
     `classification_alignment`, which measures differences in units of the spread within classes.
     """
 
-    formula = r"\frac{a - b}{\lvert a \rvert + \lvert b \rvert}, \qquad a = \max_c \mu_c, \quad b = \frac{1}{K - 1} \Bigl(\textstyle\sum_c \mu_c - a\Bigr)"
+    formula = (
+        r"\frac{a - b}{\lvert a \rvert + \lvert b \rvert}, \qquad a = \max_c \mu_c, \quad "
+        r"b = \frac{1}{K - 1} \Bigl(\textstyle\sum_c \mu_c - a\Bigr)"
+    )
     where = (
         r"$\mu_c$ is the channel's mean within class $c$; with $p_c$ the share of class $c$ in the "
         r"sum of the means, `variance` is $(\sum_c p_c^2 - 1/K) / (1 - 1/K)$, `entropy` "
@@ -150,7 +156,10 @@ class ClassificationAlignment(_ByClass):
         r"A constant channel, and any channel when there is one class, scores 0. The share of the "
         r"variance within classes counts as at least $1 - (1 - \varepsilon)^2$."
     )
-    paper = "Fisher (1936), The use of multiple measurements in taxonomic problems, Annals of Eugenics 7"
+    paper = (
+        "Fisher (1936), The use of multiple measurements in taxonomic problems, Annals of "
+        "Eugenics 7"
+    )
 
     def __init__(
         self,
@@ -182,8 +191,8 @@ class RepresentationQuality(_ByClass):
     cross-validation (Golub, Heath and Wahba 1979).
 
     The error is compared with that of the mean of the other rows, so a channel independent of the
-    targets scores a little below 0. `penalty` is that on the squared coefficients, for one-hot
-    classes or targets of variance 1.
+    targets scores below 0, the further the fewer rows a class has. `penalty` is that on the squared
+    coefficients, for one-hot classes or targets of variance 1.
     """
 
     state = "K C; C T + T^2 for numbers"

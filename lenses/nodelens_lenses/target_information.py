@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,13 +11,11 @@ from torch import Tensor
 from nodelens import Lens, MetricLens
 from nodelens.errors import InvalidValueError, ShapeError, nearest
 from nodelens.metrics.formulas import (
-    binned_information,
     class_information,
     explained_variance,
     gaussian_information,
     information_bias,
     information_within_classes,
-    joined_bins,
     partial_moments,
 )
 from nodelens.metrics.rows import full_rows
@@ -27,7 +25,6 @@ from nodelens.statistics import (
     ClassCrossMoments,
     ClassMoments,
     CrossMoments,
-    JointCounts,
     LabelledCoMoments,
     Read,
     Weights,
@@ -37,11 +34,9 @@ __all__ = [
     "ConditionalMi",
     "ConditionalMutualInformation",
     "MiAboutClass",
-    "MutualInformationBinning",
 ]
 
 _REFERENCES = ("pc1", "targets")
-_STRATEGIES = ("quantile", "uniform")
 
 
 class _Information(MetricLens):
@@ -67,7 +62,10 @@ class MiAboutClass(_Information):
 
     state = "K C"
     cost = "K C"
-    formula = r"H(y) - \sum_c \frac{n_c}{n} H(y \mid c), \qquad H = \tfrac12 \log s^2 - \tfrac12 \Bigl(\psi\bigl(\tfrac{\nu}{2}\bigr) - \log \tfrac{\nu}{2}\Bigr)"
+    formula = (
+        r"H(y) - \sum_c \frac{n_c}{n} H(y \mid c), \qquad H = \tfrac12 \log s^2 - "
+        r"\tfrac12 \Bigl(\psi\bigl(\tfrac{\nu}{2}\bigr) - \log \tfrac{\nu}{2}\Bigr)"
+    )
     where = (
         r"$n_c$ is the number of rows of class $c$, $s^2$ the variance there with $\nu$ degrees of "
         r"freedom, $\psi$ the digamma function; the constant $\tfrac12 \log 2 \pi e$ cancels"
@@ -171,8 +169,8 @@ class ConditionalMi(_Information):
 def _with_first_component(rows: Tensor, seen: ClassCoMoments) -> tuple[Tensor, Tensor, Tensor]:
     """Sums of products within classes of w'x and v'x, v the leading direction of all inputs."""
     direction = torch.linalg.eigh(seen.total()).eigenvectors[:, -1]
-    along = seen.m2 @ direction
-    squares = torch.stack([((rows @ m2) * rows).sum(1) for m2 in seen.m2])
+    along = seen.m2.clone() @ direction
+    squares = torch.stack([((rows @ m2.clone()) * rows).sum(1) for m2 in seen.m2])
     return squares, (along @ direction)[:, None, None], (along @ rows.mT)[:, None]
 
 
@@ -213,11 +211,8 @@ class ConditionalMutualInformation(_Information):
         eps: float = 1e-6,
     ) -> None:
         super().__init__(pattern, layers=layers)
-        columns = [given] if isinstance(given, int) else given
-        numbers = not isinstance(columns, str) and all(
-            isinstance(k, int) and k >= 0 for k in columns
-        )
-        if columns != "pc1" and not (numbers and columns):
+        columns = (given,) if isinstance(given, int) else tuple(given)
+        if given != "pc1" and not (columns and all(_is_column(k) for k in columns)):
             raise InvalidValueError(
                 f"given is {given!r}, expected 'pc1' or numbers of target columns, from 0"
             )
@@ -254,7 +249,8 @@ class ConditionalMutualInformation(_Information):
 
     def _columns(self, seen: CrossMoments) -> Tensor:
         """Which target columns are given, `(targets,)`; ShapeError unless some are and some not."""
-        columns = [self.given] if isinstance(self.given, int) else list(self.given)
+        given = self.given
+        columns = [given] if isinstance(given, int) else [int(k) for k in given]
         targets = len(seen.target_mean)
         if seen.categorical or max(columns) >= targets or len(set(columns)) == targets:
             kind = "class numbers" if seen.categorical else f"{targets} numeric columns"
@@ -262,124 +258,26 @@ class ConditionalMutualInformation(_Information):
                 f"given={self.given!r} names columns of the targets, which are {kind}: expected "
                 "numbers of shape (rows, targets) with columns beside those given"
             )
-        given = torch.zeros(targets, dtype=torch.bool, device=seen.cross.device)
-        given[columns] = True
-        return given
+        chosen = torch.zeros(targets, dtype=torch.bool, device=seen.cross.device)
+        chosen[columns] = True
+        return chosen
+
+
+def _is_column(number: object) -> bool:
+    return isinstance(number, int) and number >= 0
 
 
 def _beside_first_component(
     rows: Tensor, m2: Tensor, seen: CrossMoments
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sums of products of w'x with v'x (column 0) and the targets; v the leading direction."""
+    # Copies in one order and alignment, whether merged or read from a file: products and
+    # eigenvectors are then the same to the last bit.
+    m2, with_inputs = m2.clone(), seen.cross.clone(memory_format=torch.contiguous_format)
     values, vectors = torch.linalg.eigh(m2)
-    # In one order whether merged or read from a file: products are then the same to the last bit.
-    direction, with_inputs = vectors[:, -1], seen.cross.contiguous()
+    direction = vectors[:, -1]
     with_targets = (direction @ with_inputs)[None]
     top = torch.cat([values[-1:, None], with_targets], 1)
     both = torch.cat([top, torch.cat([with_targets.mT, seen.target_m2], 1)])
     cross = torch.cat([(rows @ (m2 @ direction))[:, None], rows @ with_inputs], 1)
     return cross, ((rows @ m2) * rows).sum(1), both
-
-
-@Lens.register("mutual_information_binning", aliases=("mi_binning",))
-class MutualInformationBinning(_Information):
-    """Histogram mutual information with the targets, `(channels,)`, in nats.
-
-    The channel is cut into `bins` bins of about equal numbers of rows (`strategy="quantile"`) or of
-    equal width ("uniform"), numeric targets likewise; classes are taken as they are. Several numeric
-    targets are averaged. No bins are fixed beforehand, which would make the score depend on the
-    first batch: rows are counted in `resolution` fine bins over the range of all rows (64 for a
-    numeric target), which are joined when the score is asked for. Quantiles are therefore those of
-    the fine bins, and equal values never part.
-
-    `corrected` takes out the bias of each entropy to first order in 1/n (Miller 1955; for few rows
-    a cell some is left); a channel independent of the targets then scores about 0, often a little
-    below. The result's notes say where fine bins were too coarse: a channel that varies less than a
-    millionth of its size, or has most of its rows in one of them.
-    """
-
-    exempt: ClassVar = {
-        "half_precision": "a value rounded to half precision may change its bin, and a score of few "
-        "rows with it by more than the tolerance"
-    }
-    state = "C K resolution; 64 C T resolution for numbers"
-    cost = "C"
-    formula = r"\sum_{b, t} p_{bt} \log \frac{p_{bt}}{p_b p_t} + \frac{m_y + m_T - m_{yT} - 1}{2n}"
-    where = (
-        r"$p_{bt}$ is the share of rows in bin $b$ of the channel and bin or class $t$ of the "
-        r"target; $m_y$, $m_T$ and $m_{yT}$ count the bins, of each and jointly, that have rows"
-    )
-    degenerate = (
-        "A constant channel scores 0. One that varies by less than a millionth of its largest value "
-        "scores 0 too, and the result's notes say so."
-    )
-    paper = "Miller (1955), Note on the bias of information estimates, Information Theory in Psychology"
-
-    def __init__(
-        self,
-        pattern: str | None = None,
-        *,
-        layers: Sequence[str] | str | None = None,
-        bins: int = 10,
-        strategy: str = "quantile",
-        corrected: bool = True,
-        resolution: int = 256,
-    ) -> None:
-        super().__init__(pattern, layers=layers)
-        if strategy not in _STRATEGIES:
-            raise InvalidValueError(
-                f"strategy is {strategy!r}{nearest(str(strategy), _STRATEGIES)}, "
-                f"expected one of {', '.join(_STRATEGIES)}"
-            )
-        if resolution < 2 or resolution & (resolution - 1):
-            raise InvalidValueError(f"resolution is {resolution}, expected a power of two")
-        if not 2 <= bins <= resolution:
-            raise InvalidValueError(f"bins is {bins}, expected 2 to resolution={resolution}")
-        self.bins = bins
-        self.strategy = strategy
-        self.corrected = corrected
-        self.resolution = resolution
-
-    def reads(self, layer: Layer) -> dict[str, Read]:
-        return {"joint": Read("output", JointCounts, {"bins": self.resolution})}
-
-    def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
-        seen: JointCounts = statistics["joint"]
-        counts = self._joined(seen.counts, 3, seen.counts[:, 0].sum(1), seen.used())
-        if not seen.categorical:
-            counts = self._joined(counts, 2, seen.counts[0].sum(2), seen.targets_used())
-        return binned_information(counts, self.corrected).mean(1)
-
-    def _joined(self, counts: Tensor, axis: int, fine: Tensor, used: Tensor) -> Tensor:
-        """The table with the fine bins of an axis joined; `fine` counts them, `(columns, bins)`."""
-        places = joined_bins(fine, self.bins, self.strategy, used)
-        places = places[:, None, None] if axis == 3 else places[None, :, :, None]
-        shape = list(counts.shape)
-        shape[axis] = self.bins
-        joined = counts.new_zeros(shape)
-        return joined.scatter_add_(axis, places.expand_as(counts), counts)
-
-    def tally(self, statistics: Mapping[str, Any], layer: Layer) -> dict[str, int]:
-        seen: JointCounts = statistics["joint"]
-        fine = seen.counts[:, 0].sum(1)
-        varies, one = seen.high > seen.low, seen.used() == 1
-        crowded = (2 * fine.amax(1) > seen.rows) & varies & ~one
-        return {"unresolved": int((varies & one).sum()), "crowded": int(crowded.sum())}
-
-    def told(self, tally: Mapping[str, int]) -> list[str]:
-        notes = []
-        if count := tally["unresolved"]:
-            notes.append(
-                f"{_channels(count)} less than a millionth of their size, which fine bins do not "
-                "tell from a constant: scored 0"
-            )
-        if count := tally["crowded"]:
-            notes.append(
-                f"{_channels(count)} so unevenly (equal values, or outliers) that one of "
-                f"{self.resolution} fine bins holds most rows: a larger resolution= tells more"
-            )
-        return notes
-
-
-def _channels(count: int) -> str:
-    return "1 channel varies" if count == 1 else f"{count} channels vary"

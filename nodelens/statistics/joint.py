@@ -20,7 +20,7 @@ from nodelens.statistics.sample import Sample
 __all__ = ["Grid", "JointCounts"]
 
 _FINEST = 20
-"""Bits of the largest value below which nothing is told apart: float32 has 24, rounded sums less."""
+"""Bits of the largest value below which nothing is told apart; float32 has 24, its sums fewer."""
 _LOWEST, _SHIFT = -1000, 63
 
 
@@ -117,7 +117,7 @@ class JointCounts(Statistic):
         return found
 
     def _count(self, x: Tensor, places: Tensor) -> None:
-        """Count rows `(rows, channels)` or maps, `places` being the categories of the first axis."""
+        """Count rows `(rows, channels)` or maps; `places` are the categories of the first axis."""
         _, targets, categories, bins = self.counts.shape
         grid = Grid.over(self.low, self.high, bins)
         channel = torch.arange(x.shape[1], device=x.device) * (targets * categories)
@@ -170,7 +170,7 @@ class JointCounts(Statistic):
         mine, theirs = self.counts.shape, other.counts.shape
         if mine[1] != theirs[1]:
             raise ShapeError(f"targets have {theirs[1]} dimensions in one batch, {mine[1]} before")
-        if mine[3] != theirs[3] or not self.categorical and mine[2] != theirs[2]:
+        if mine[3] != theirs[3] or (not self.categorical and mine[2] != theirs[2]):
             raise MergeError(f"joint counts of {tuple(theirs[2:])} bins, {tuple(mine[2:])} before")
 
     def padded(self, classes: int) -> Self:
@@ -182,11 +182,11 @@ class JointCounts(Statistic):
         return type(self)(**fields)
 
     def used(self) -> Tensor:
-        """Return how many bins lie between a channel's smallest and largest value, `(channels,)`."""
+        """Return how many bins a channel's range takes, `(channels,)`."""
         return Grid.over(self.low, self.high, self.counts.shape[3]).used
 
     def targets_used(self) -> Tensor:
-        """Return the same of every numeric target, `(targets,)`."""
+        """Return how many bins a numeric target's range takes, `(targets,)`."""
         return Grid.over(self.target_low, self.target_high, self.counts.shape[2]).used
 
 

@@ -74,7 +74,7 @@ def tuning_entropy(rows: Array, labels: Array) -> Array:
 
 
 def tuning_gini(rows: Array, labels: Array) -> Array:
-    """Return half the mean absolute difference of shares over their mean, over its largest value."""
+    """Return half the mean difference of shares over their mean, over its largest value."""
     shares = _shares(rows, labels)
     classes = len(shares)
     gaps = np.abs(shares[:, None] - shares[None]).sum((0, 1))
@@ -113,9 +113,7 @@ def left_out_number_quality(rows: Array, targets: Array, penalty: float = 1.0) -
     """Return the R^2 of scikit-learn's ridge by generalised cross-validation."""
     scaled = StandardScaler().fit_transform(targets.reshape(len(targets), -1))
     missed = rows - Ridge(alpha=penalty).fit(scaled, rows).predict(scaled).reshape(rows.shape)
-    hat = scaled @ np.linalg.solve(
-        scaled.T @ scaled + penalty * np.eye(scaled.shape[1]), scaled.T
-    )
+    hat = scaled @ np.linalg.solve(scaled.T @ scaled + penalty * np.eye(scaled.shape[1]), scaled.T)
     n = len(rows)
     error = (missed**2).sum(0) / (n - 1 - np.trace(hat)) ** 2
     return 1 - error / (((rows - rows.mean(0)) ** 2).sum(0) / (n - 1) ** 2)
@@ -184,5 +182,3 @@ def _corrected(y: Array, t: Array) -> float:
     pairs = len(np.unique(np.stack([y, t]), axis=1).T)
     cells = len(np.unique(y)) + len(np.unique(t)) - pairs - 1
     return float(mutual_info_score(y, t) + cells / (2 * len(y)))
-
-

@@ -8,7 +8,13 @@ from torch import Tensor
 from nodelens.metrics.formulas.basics import gaussian_information, ratio
 from nodelens.metrics.formulas.classes import pooled_classes
 
-__all__ = ["explained_variance", "information_bias", "information_within_classes", "left_out_quality", "partial_moments"]
+__all__ = [
+    "explained_variance",
+    "information_bias",
+    "information_within_classes",
+    "left_out_quality",
+    "partial_moments",
+]
 
 
 def explained_variance(cross: Tensor, m2: Tensor, target_m2: Tensor) -> Tensor:
@@ -70,7 +76,7 @@ def information_within_classes(
 def partial_moments(
     cross: Tensor, m2: Tensor, target_m2: Tensor, given: Tensor, eps: float = 1e-10
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return `cross`, `m2` and `target_m2` of what the columns `given` leave, without those columns.
+    """Return `cross`, `m2` and `target_m2` of what the columns `given` leave of all others.
 
     As of `explained_variance`; `given` is `(targets,)` of bools. A channel or target of which the
     given columns leave less than `eps` of its variance has none.
@@ -90,9 +96,9 @@ def _inverse(m2: Tensor) -> Tensor:
     """The inverse of sums of products on the directions that vary, in whatever units."""
     spread = m2.diagonal().clamp(min=0).sqrt()
     scale = ratio(torch.ones_like(spread), spread)
-    return torch.linalg.pinv(m2 * torch.outer(scale, scale), hermitian=True) * torch.outer(
-        scale, scale
-    )
+    units = torch.outer(scale, scale)
+    inverse: Tensor = torch.linalg.pinv(m2 * units, hermitian=True)
+    return inverse * units
 
 
 def left_out_quality(

@@ -80,9 +80,7 @@ ENTRIES = [
         "vectors",
         INFORMATION,
     ),
-    Entry(
-        "mutual_information_binning", with_targets(classes.binned_information), near_zero=1e-12
-    ),
+    Entry("mutual_information_binning", with_targets(classes.binned_information), near_zero=1e-12),
     Entry(
         "mutual_information_binning",
         with_targets(partial(classes.binned_information, bins=4, strategy="uniform")),
