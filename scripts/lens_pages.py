@@ -34,6 +34,7 @@ FAMILIES = {
     "activation": "What the values of a channel are like.",
     "alignment": "How far a unit's weights follow the directions in which its inputs vary.",
     "information": "What a channel says about something else.",
+    "class-conditional": "How a channel tells classes apart.",
     "redundancy": "How far a channel repeats what others of its layer say.",
     "synergy": "What two channels say together and neither says alone.",
     "gradient": "What the loss would feel.",

@@ -3,23 +3,29 @@
 from nodelens_lenses import (
     activation,
     alignment,
+    binning,
+    classes,
     gradient,
     information,
     redundancy,
     scar,
     silencing,
     synergy,
+    target_information,
     weights,
 )
 
 __all__ = [
     "activation",
     "alignment",
+    "binning",
+    "classes",
     "gradient",
     "information",
     "redundancy",
     "scar",
     "silencing",
     "synergy",
+    "target_information",
     "weights",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from nodelens import Lens, MetricLens
 from nodelens.errors import InvalidValueError
 from nodelens.metrics.formulas import explained_variance, gaussian_information, ratio
+from nodelens.metrics.rows import full_rows
 from nodelens.model import Layer
 from nodelens.statistics import CoMoments, CrossMoments, Read, Weights
 
@@ -83,12 +84,3 @@ def _explained_by_first_component(rows: Tensor, m2: Tensor) -> Tensor:
     along = (rows @ vectors[:, -1]).square() * values[-1]
     explained: Tensor = ratio(along, ((rows @ m2) * rows).sum(1)).clamp_(0, 1)
     return explained
-
-
-def full_rows(rows: Tensor, layer: Layer) -> Tensor:
-    """Return weight rows over all inputs, with zeros outside each channel's group."""
-    if layer.window is None or layer.window.groups == 1:
-        return rows
-    blocks = rows.unflatten(0, (layer.window.groups, -1))
-    spread: Tensor = torch.block_diag(*blocks)
-    return spread

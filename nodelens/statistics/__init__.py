@@ -1,6 +1,7 @@
 """Mergeable statistics: one matrix product or one pass a batch, exact over any split."""
 
 from nodelens.statistics.base import Constant, Statistic
+from nodelens.statistics.classes import ClassCoMoments, ClassCrossMoments
 from nodelens.statistics.comoments import (
     ClassMoments,
     CoMoments,
@@ -8,6 +9,7 @@ from nodelens.statistics.comoments import (
     LabelledCoMoments,
 )
 from nodelens.statistics.gradients import ActivationGradient, WeightUpdates
+from nodelens.statistics.joint import JointCounts
 from nodelens.statistics.moments import AbsoluteMean, Extremes, Mean, Moments, NearZero
 from nodelens.statistics.patches import PatchMoments, PositionMoments
 from nodelens.statistics.read import Read
@@ -20,12 +22,15 @@ from nodelens.statistics.window import Window
 __all__ = [
     "AbsoluteMean",
     "ActivationGradient",
+    "ClassCoMoments",
+    "ClassCrossMoments",
     "ClassMoments",
     "CoMoments",
     "Constant",
     "CrossMoments",
     "Extremes",
     "Histogram",
+    "JointCounts",
     "LabelledCoMoments",
     "Mean",
     "Moments",

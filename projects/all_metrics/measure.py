@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas
-import torch
 
 from nodelens import CompositeLens, Lens, LensResult, MetricLens
-from nodelens.errors import IncompatibleModelError
 from nodelens.metrics import list_metrics
 from projects.all_metrics.networks import Network
 

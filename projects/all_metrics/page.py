@@ -20,8 +20,8 @@ NETWORKS = ("digits", "efficientnet", "smollm2")
 HEAD = """\
 # All metrics, measured
 
-Every metric lens on three real networks: one composite of all that need no gradient, one of all that
-do, each a single pass over the data. Made by `python -m projects.all_metrics digits efficientnet
+Every metric lens on three real networks: one composite of all that need no gradient, one of all
+that do, each a single pass. Made by `python -m projects.all_metrics digits efficientnet
 smollm2`; two cores, two threads.
 
 *Seconds a batch* are of the lens alone, its forward (and backward) pass included, median of three;

@@ -15,9 +15,11 @@ from nodelens import Lens
 from nodelens.model.layers import describe
 from nodelens.statistics import (
     ActivationGradient,
+    ClassCrossMoments,
     CoMoments,
     Constant,
     Histogram,
+    JointCounts,
     Moments,
     NearZero,
     PatchMoments,
@@ -40,6 +42,7 @@ OPTIONS: dict[type[Statistic], list[dict[str, Any]]] = {
     CoMoments: [{}, {"start": 1, "stop": 3}],
     Histogram: [{"low": -1.5, "high": 2.0, "bins": 7}],
     QuantileSketch: [{}, {"octaves": 2}],
+    JointCounts: [{}, {"bins": 8}],
     ActivationGradient: [{}, {"per": "sample"}, {"reduction": "mean"}],
 }
 LAYOUTS: dict[type[Statistic], list[str]] = {
@@ -131,6 +134,10 @@ def _shapes(layout: str, rows: int) -> tuple[tuple[int, ...], tuple[int, ...] | 
 def sample_for(kind: Kind, rows: int, **options: Any) -> Sample:
     """A sample for a kind; what reads patches gets the layer's input as its values."""
     sample = stream(kind.layout, rows, **options)
+    if kind.statistic is ClassCrossMoments:
+        numbers = stream(kind.layout, rows, **{**options, "targets": "numbers"}).targets
+        assert sample.targets is not None and numbers is not None
+        return replace(sample, targets=torch.column_stack([sample.targets, numbers]))
     if kind.layout == "windows" and kind.statistic is PatchMoments:
         assert sample.inputs is not None
         shift = options.get("shift", 0.0)

@@ -13,8 +13,29 @@ from nodelens.metrics.formulas.basics import (
     gaussian_information,
     ratio,
 )
+from nodelens.metrics.formulas.binned import (
+    binned_information,
+    joined_bins,
+)
+from nodelens.metrics.formulas.classes import (
+    boundary_distance,
+    class_information,
+    class_spread,
+    class_tuning,
+    left_out_class_quality,
+    log_variance_bias,
+    norm_by_class,
+    pooled_classes,
+    preferred_class_index,
+    scatter,
+    separation,
+)
 from nodelens.metrics.formulas.information import (
     explained_variance,
+    information_bias,
+    information_within_classes,
+    left_out_quality,
+    partial_moments,
 )
 from nodelens.metrics.formulas.pairs import (
     clamped_pairs,
@@ -24,14 +45,31 @@ from nodelens.metrics.formulas.pairs import (
 )
 
 __all__ = [
+    "binned_information",
+    "boundary_distance",
     "clamped_pairs",
+    "class_information",
+    "class_spread",
+    "class_tuning",
     "correlation",
     "explained_variance",
     "gaussian_information",
+    "information_bias",
+    "information_within_classes",
+    "joined_bins",
+    "left_out_class_quality",
+    "left_out_quality",
+    "log_variance_bias",
     "mean_partner",
+    "norm_by_class",
     "pair_synergy",
     "pair_synergy_of_classes",
+    "partial_moments",
+    "pooled_classes",
+    "preferred_class_index",
     "ratio",
     "rayleigh_quotient",
     "row_correlation",
+    "scatter",
+    "separation",
 ]

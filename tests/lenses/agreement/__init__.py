@@ -3,6 +3,7 @@
 from tests.lenses.agreement import (
     activation,
     alignment,
+    classes,
     gradient,
     information,
     redundancy,
@@ -18,6 +19,7 @@ ENTRIES = [
     *alignment.ENTRIES,
     *redundancy.ENTRIES,
     *information.ENTRIES,
+    *classes.ENTRIES,
     *synergy.ENTRIES,
     *gradient.ENTRIES,
     *weights.ENTRIES,
