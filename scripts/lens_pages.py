@@ -35,7 +35,9 @@ FAMILIES = {
     "synergy": "What two channels say together and neither says alone.",
     "gradient": "What the loss would feel.",
     "scar": "Scores of the units of feed-forward blocks, under the name of the down projection.",
+    "attention": "Scores of attention heads, under the name of the output projection.",
     "weights": "What the weights alone say.",
+    "composite": "Sums of other lenses' scores, each normalised within its layer.",
     "intervention": "What happens without some channels.",
 }
 DIRECTIONS = {
@@ -224,7 +226,7 @@ def index(pages: list[Page]) -> str:
 
 
 def _short(summary: str) -> str:
-    return summary.replace(", `(channels,)`", "").rstrip(".")
+    return summary.replace(", `(channels,)`", "").replace(", `(heads,)`", "").rstrip(".")
 
 
 def pages() -> dict[Path, str]:

@@ -3,6 +3,8 @@
 from nodelens_lenses import (
     activation,
     alignment,
+    attention,
+    composite,
     gradient,
     information,
     redundancy,
@@ -15,6 +17,8 @@ from nodelens_lenses import (
 __all__ = [
     "activation",
     "alignment",
+    "attention",
+    "composite",
     "gradient",
     "information",
     "redundancy",

@@ -7,7 +7,7 @@ from nodelens.statistics.comoments import (
     CrossMoments,
     LabelledCoMoments,
 )
-from nodelens.statistics.gradients import ActivationGradient, WeightUpdates
+from nodelens.statistics.gradients import ActivationGradient, WeightFisher, WeightUpdates
 from nodelens.statistics.moments import AbsoluteMean, Extremes, Mean, Moments, NearZero
 from nodelens.statistics.patches import PatchMoments, PositionMoments
 from nodelens.statistics.read import Read
@@ -37,6 +37,7 @@ __all__ = [
     "RowNorms",
     "Sample",
     "Statistic",
+    "WeightFisher",
     "WeightUpdates",
     "Weights",
     "Window",

@@ -58,7 +58,8 @@ def network() -> nn.Module:
 
 
 def every_metric(**options: Any) -> CompositeLens:
-    names = [n for n in list_metrics() if not n.startswith(("scar_", "delta_")) and "." not in n]
+    special = ("scar_", "attn_", "delta_")
+    names = [n for n in list_metrics() if not n.startswith(special) and "." not in n]
     return CompositeLens([Lens.from_name(name, **options) for name in names])
 
 

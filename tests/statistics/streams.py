@@ -25,6 +25,7 @@ from nodelens.statistics import (
     QuantileSketch,
     Sample,
     Statistic,
+    WeightFisher,
     WeightUpdates,
 )
 
@@ -40,11 +41,12 @@ OPTIONS: dict[type[Statistic], list[dict[str, Any]]] = {
     CoMoments: [{}, {"start": 1, "stop": 3}],
     Histogram: [{"low": -1.5, "high": 2.0, "bins": 7}],
     QuantileSketch: [{}, {"octaves": 2}],
-    ActivationGradient: [{}, {"per": "sample"}, {"reduction": "mean"}],
+    ActivationGradient: [{}, {"per": "sample"}, {"reduction": "mean"}, {"groups": 3}],
 }
 LAYOUTS: dict[type[Statistic], list[str]] = {
     PatchMoments: ["rows", "windows"],
     PositionMoments: ["images"],
+    WeightFisher: ["rows", "windows"],
     WeightUpdates: ["rows", "windows"],
 }
 

@@ -16,6 +16,10 @@ from nodelens.metrics.formulas.basics import (
 from nodelens.metrics.formulas.information import (
     explained_variance,
 )
+from nodelens.metrics.formulas.normalise import (
+    NORMALISATIONS,
+    normalised,
+)
 from nodelens.metrics.formulas.pairs import (
     clamped_pairs,
     mean_partner,
@@ -24,11 +28,13 @@ from nodelens.metrics.formulas.pairs import (
 )
 
 __all__ = [
+    "NORMALISATIONS",
     "clamped_pairs",
     "correlation",
     "explained_variance",
     "gaussian_information",
     "mean_partner",
+    "normalised",
     "pair_synergy",
     "pair_synergy_of_classes",
     "ratio",

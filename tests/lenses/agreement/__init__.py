@@ -3,6 +3,7 @@
 from tests.lenses.agreement import (
     activation,
     alignment,
+    composite,
     gradient,
     information,
     redundancy,
@@ -21,4 +22,5 @@ ENTRIES = [
     *synergy.ENTRIES,
     *gradient.ENTRIES,
     *weights.ENTRIES,
+    *composite.ENTRIES,
 ]
