@@ -6,7 +6,7 @@ since heads are laid side by side in one tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -46,18 +46,19 @@ def with_heads(
 
     Layers whose number of heads nothing tells stay as they are.
     """
-    found = dict(layers)
+    found, inside = dict(layers), _by_parent(layers)
     closed = set(functional_projections(modules))
-    queries = (name for name in layers if _leaf(name) in _QUERIES | _FUSED)
-    for attention in dict.fromkeys(map(_parent, queries)):
-        name = _projection(attention, layers)
-        if name is None or name in closed:
+    for attention, parts in inside.items():
+        if not parts.keys() & (_QUERIES | _FUSED):
+            continue
+        layer = _projection(attention, inside)
+        if layer is None or layer.name in closed:
             continue
         scopes = [modules.get(scope, root) for scope in (attention, _parent(attention))]
-        heads = _heads([*scopes, root], layers[name].inputs)
+        heads = _heads([*scopes, root], layer.inputs)
         if heads:
-            shared = _key_value_heads(attention, layers, layers[name].inputs // heads, heads)
-            found[name] = replace(layers[name], heads=heads, key_value_heads=shared)
+            shared = _key_value_heads(parts, layer.inputs // heads, heads)
+            found[layer.name] = replace(layer, heads=heads, key_value_heads=shared)
     return found
 
 
@@ -70,30 +71,26 @@ def functional_projections(modules: Mapping[str, nn.Module]) -> list[str]:
     return [f"{name}.out_proj" for name in names]
 
 
-def _projection(attention: str, layers: Mapping[str, Layer]) -> str | None:
-    """The one linear layer of an attention that is called as output projections are."""
-    here = [n for n, path in _below(attention, layers) if _is_output(path)]
-    # BERT and its kin: attention.self.query, attention.output.dense.
-    beside = [
-        n
-        for n, path in _below(_parent(attention), layers)
-        if len(path) == 2 and path[0] == "output" and path[1] in _OUTPUTS
-    ]
-    found = here or beside
-    return found[0] if len(found) == 1 else None
-
-
-def _is_output(path: list[str]) -> bool:
-    numbered = len(path) == 2 and path[1].isdigit()
-    return path[0] in _OUTPUTS and (len(path) == 1 or numbered)
-
-
-def _below(scope: str, layers: Mapping[str, Layer]) -> Iterator[tuple[str, list[str]]]:
-    """Names of linear layers inside a module, each with its path from there in lower case."""
-    start = f"{scope}." if scope else ""
+def _by_parent(layers: Mapping[str, Layer]) -> dict[str, dict[str, Layer]]:
+    """The linear layers of every module that holds some, by their own names in lower case."""
+    found: dict[str, dict[str, Layer]] = {}
     for name, layer in layers.items():
-        if name.startswith(start) and not layer.is_convolution:
-            yield name, name[len(start) :].lower().split(".")
+        if not layer.is_convolution:
+            parent, _, leaf = name.rpartition(".")
+            found.setdefault(parent, {})[leaf.lower()] = layer
+    return found
+
+
+def _projection(attention: str, inside: Mapping[str, Mapping[str, Layer]]) -> Layer | None:
+    """The one linear layer of an attention that is called as output projections are."""
+    here = [layer for leaf, layer in inside[attention].items() if leaf in _OUTPUTS]
+    # diffusers and vit-pytorch: attention.to_out.0, with the dropout that follows.
+    first = list(inside.get(_join(attention, "to_out"), {}).values())
+    # BERT and its kin: attention.self.query, attention.output.dense.
+    beside = inside.get(_join(_parent(attention), "output"), {})
+    there = [layer for leaf, layer in beside.items() if leaf in _OUTPUTS]
+    found = here or first or there
+    return found[0] if len(found) == 1 else None
 
 
 def _heads(scopes: Iterable[nn.Module], inputs: int) -> int:
@@ -109,14 +106,12 @@ def _heads(scopes: Iterable[nn.Module], inputs: int) -> int:
     return 0
 
 
-def _key_value_heads(attention: str, layers: Mapping[str, Layer], size: int, heads: int) -> int:
+def _key_value_heads(parts: Mapping[str, Layer], size: int, heads: int) -> int:
     """The number of key-value heads, by the width of what makes keys; that of heads otherwise."""
-    widths = {
-        _leaf(name): layer.channels for name, layer in layers.items() if _parent(name) == attention
-    }
-    keys = [width for name, width in widths.items() if name in _KEYS]
-    if not widths.keys() & _QUERIES:
-        keys += [(width - heads * size) // 2 for name, width in widths.items() if name in _FUSED]
+    keys = [layer.channels for leaf, layer in parts.items() if leaf in _KEYS]
+    if not parts.keys() & _QUERIES:
+        fused = (layer.channels for leaf, layer in parts.items() if leaf in _FUSED)
+        keys += [(width - heads * size) // 2 for width in fused]
     shared = keys[0] // size if len(keys) == 1 and keys[0] % size == 0 else 0
     return shared if shared and heads % shared == 0 else heads
 
@@ -129,8 +124,8 @@ def _number(owner: Any, names: Iterable[str]) -> int:
     return 0
 
 
-def _leaf(name: str) -> str:
-    return name.rpartition(".")[2].lower()
+def _join(parent: str, name: str) -> str:
+    return f"{parent}.{name}" if parent else name
 
 
 def _parent(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,49 @@ def test_output_projections_and_their_heads_are_found(
     assert list(found) == [name.format(block) for block in range(2)]
     for layer in found.values():
         assert (layer.heads, layer.key_value_heads, layer.inputs) == (count, shared, size * count)
+
+
+class Attention(nn.Module):
+    """Linear layers by name, `{name: (inputs, outputs)}`, and what the module says of itself."""
+
+    def __init__(self, layers: dict[str, tuple[int, int]], **said: Any) -> None:
+        super().__init__()
+        for name, shape in layers.items():
+            self.add_module(name, nn.Linear(*shape))
+        for name, value in said.items():
+            setattr(self, name, value)
+
+
+@pytest.mark.parametrize(
+    ("layers", "said", "expected"),
+    [
+        ({"q_proj": (6, 12), "k_proj": (6, 3), "o_proj": (12, 6)}, {"num_heads": 4}, (4, 1)),
+        ({"q_proj": (6, 12), "k_proj": (6, 6), "o_proj": (12, 6)}, {"head_dim": 3}, (4, 2)),
+        ({"qkv": (6, 20), "proj": (12, 6)}, {"heads": 6}, (6, 2)),
+        # Of heads that differ from layer to layer only the module itself knows.
+        ({"q_proj": (6, 12), "o_proj": (12, 6)}, {"num_heads": 2, "config": 4}, (2, 2)),
+        ({"q_proj": (6, 12), "o_proj": (12, 6)}, {"config": 4}, (4, 4)),
+        ({"q_proj": (6, 12), "o_proj": (12, 6)}, {}, (0, 0)),
+        ({"q_proj": (6, 12), "o_proj": (12, 6)}, {"num_heads": 5}, (0, 0)),
+        ({"q_proj": (6, 12), "out": (12, 6), "o_proj": (12, 6)}, {"num_heads": 4}, (0, 0)),
+        ({"up": (6, 12), "dense": (12, 6)}, {"num_heads": 4}, (0, 0)),
+    ],
+)
+def test_the_number_of_heads_is_what_is_said_and_fits(
+    layers: dict[str, tuple[int, int]], said: dict[str, Any], expected: tuple[int, int]
+):
+    if "config" in said:
+        said = {**said, "config": SimpleNamespace(num_attention_heads=said["config"])}
+    blocks = nn.ModuleDict({"block": nn.ModuleDict({"attention": Attention(layers, **said)})})
+    found = wrap(blocks).layers[f"block.attention.{list(layers)[-1]}"]
+    assert (found.heads, found.key_value_heads) == expected
+
+
+def test_a_projection_with_its_dropout_and_a_model_that_is_one_attention():
+    diffusers = Attention({"to_q": (6, 12), "to_k": (6, 12), "to_v": (6, 12)}, heads=4)
+    diffusers.to_out = nn.ModuleList([nn.Linear(12, 6), nn.Dropout(0.1)])
+    assert wrap(diffusers).layers["to_out.0"].heads == 4
+    assert wrap(TOKENS.model().attention).layers["output"].heads == 2
 
 
 @pytest.mark.parametrize("dtype", RELATIVE, ids=str)
