@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from nodelens import Aggregator, CompositeLens, Lens
+from nodelens import Aggregator, CompositeLens, Lens, MetricLens
 from nodelens.errors import (
     IncompatibleModelError,
     InvalidValueError,
@@ -19,6 +20,8 @@ from nodelens.errors import (
 )
 from nodelens.metrics import get_metric
 from nodelens.metrics.formulas import normalised
+from nodelens.registry import LENSES
+from nodelens.statistics import Read
 
 DOUBLE = torch.float64
 
@@ -199,6 +202,44 @@ def test_a_part_that_fails_is_named():
         InvalidValueError, match=r"part 'scar_taylor' gives 9 scores .* before it 5"
     ):
         composite({"rq": 1.0, "scar_taylor": 1.0}).analyse(feed_forward(), batch())
+
+
+class Across(MetricLens):
+    """Scores of layers that are put together before they are told."""
+
+    def reads(self, layer: Any) -> dict[str, Read]:
+        return {}
+
+    def score(self, statistics: Any, layer: Any) -> Tensor:
+        raise NotImplementedError
+
+    def finish(self, statistics: Any) -> dict[str, dict[str, Tensor]]:
+        raise NotImplementedError
+
+
+class Choosy(Across):
+    """A lens that cannot be made without an option."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__()
+
+
+@pytest.fixture
+def strange() -> Iterator[None]:
+    """Lenses that are no parts, registered for one test alone."""
+    lenses = {"test.across": Across, "test.choosy": Choosy}
+    for name, lens in lenses.items():
+        Lens.register(name)(lens)
+    yield
+    for name in lenses:
+        del LENSES._classes[name]
+
+
+def test_a_lens_of_several_layers_or_without_its_option_is_no_part(strange: None):
+    with pytest.raises(InvalidValueError, match=r"part 'test.across' .* several layers together"):
+        composite({"test.across": 1.0})
+    with pytest.raises(InvalidValueError, match=r"part 'test.choosy' .*'reference'; give options="):
+        composite({"test.choosy": 1.0})
 
 
 @pytest.mark.parametrize(
