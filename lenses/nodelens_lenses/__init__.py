@@ -3,8 +3,10 @@
 from nodelens_lenses import (
     activation,
     alignment,
+    attention,
     binning,
     classes,
+    composite,
     gradient,
     information,
     redundancy,
@@ -18,8 +20,10 @@ from nodelens_lenses import (
 __all__ = [
     "activation",
     "alignment",
+    "attention",
     "binning",
     "classes",
+    "composite",
     "gradient",
     "information",
     "redundancy",

@@ -15,9 +15,16 @@ from nodelens import Lens, MetricLens
 from nodelens.errors import InvalidValueError, nearest
 from nodelens.metrics.formulas import row_correlation
 from nodelens.model import Layer
-from nodelens.statistics import ActivationGradient, PatchMoments, Read, Weights, WeightUpdates
+from nodelens.statistics import (
+    ActivationGradient,
+    PatchMoments,
+    Read,
+    WeightFisher,
+    Weights,
+    WeightUpdates,
+)
 
-__all__ = ["GradientAlignment", "TaylorSaliency"]
+__all__ = ["Fisher", "GradientAlignment", "TaylorSaliency"]
 
 _MODES = ("abs_mean", "mean_abs", "sq_mean")
 _RULES = ("hebbian", "anti_hebbian", "oja", "input")
@@ -114,6 +121,11 @@ class GradientAlignment(MetricLens):
         rule: str = "hebbian",
     ) -> None:
         super().__init__(pattern, layers=layers)
+        if rule == "output":
+            raise InvalidValueError(
+                "rule 'output' updates all entries of a weight row alike, so that it correlates "
+                f"with nothing; expected one of {', '.join(_RULES)}"
+            )
         self.rule = _one_of("rule", rule, _RULES)
 
     def reads(self, layer: Layer) -> dict[str, Read]:
@@ -135,6 +147,50 @@ class GradientAlignment(MetricLens):
             mean = statistics["inputs"].mean.unflatten(0, (groups, -1))
             local = mean.repeat_interleave(layer.channels // groups, dim=0)
         return row_correlation(updates.gradient, local)
+
+
+@Lens.register("fisher")
+class Fisher(MetricLens):
+    """Diagonal of the empirical Fisher information, summed over a weight row, `(channels,)`.
+
+    The mean over samples of the squared gradient of the loss by every weight of the row, in
+    squared loss per squared weight; biases are left out. It is worked out from what a layer takes
+    in and the gradient at what it returns: no gradient of a parameter is computed.
+
+    A sample's gradient of a convolution's weight sums over positions before it is squared. Rows of
+    linear layers are taken one by one, so that of texts every token is a sample of its own, as is
+    every call of a layer that is called several times in a pass. The labels are those given, which
+    makes it the empirical Fisher information, not that of labels drawn from the model.
+    """
+
+    family = "gradient"
+    unit = "loss^2 / weight^2"
+    importance = +1
+    cost = "C D"
+    formula = (
+        r"\frac1n \sum_r \sum_d \Bigl( \frac{\partial L_r}{\partial w_d} \Bigr)^2 = "
+        r"\frac1n \sum_r \Bigl\lVert \sum_p g_{rp} x_{rp} \Bigr\rVert^2"
+    )
+    where = (
+        "$L_r$ is the loss of sample $r$, $p$ a position of its map and $x_{rp}$ the window there; "
+        "for a linear layer there is one, and the score is "
+        r"$\frac1n \sum_r g_r^2 \lVert x_r \rVert^2$"
+    )
+    degenerate = (
+        "A channel that the loss does not feel, and one whose input is all zero, score 0; "
+        "a constant one scores as any other does, since its weights may still matter."
+    )
+    paper = (
+        "Theis et al. (2018), Faster gaze prediction with dense networks and Fisher pruning, "
+        "arXiv 1801.05787"
+    )
+
+    def reads(self, layer: Layer) -> dict[str, Read]:
+        return {"weights": Read("output", WeightFisher)}
+
+    def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
+        weights: WeightFisher = statistics["weights"]
+        return weights.square / max(weights.rows, 1)
 
 
 def _one_of(option: str, value: str, valid: Sequence[str]) -> str:

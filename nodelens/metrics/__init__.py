@@ -13,11 +13,12 @@ __all__ = ["MetricLens", "get_metric", "list_metrics"]
 
 def get_metric(name: str, **options: Any) -> MetricLens:
     """Return a metric lens by name, as `Lens.from_name` does; other lenses are UnknownNameError."""
-    lens = Lens.from_name(name, **options)
-    if not isinstance(lens, MetricLens):
+    if not issubclass(Lens.named(name), MetricLens):
         raise UnknownNameError(
             f"lens {name!r} is not a metric; the metrics are {', '.join(list_metrics())}"
         )
+    lens = Lens.from_name(name, **options)
+    assert isinstance(lens, MetricLens)
     return lens
 
 

@@ -20,7 +20,7 @@ from nodelens.model.facts import Facts, Shown
 from nodelens.model.layers import Layer
 from nodelens.model.views import look, viewed_weights
 from nodelens.model.wrapper import ModelWrapper
-from nodelens.statistics import PatchMoments, Sample, Statistic
+from nodelens.statistics import PatchMoments, Sample, Statistic, WeightFisher
 from nodelens.statistics.blocks import elements
 from nodelens.statistics.comoments import TILE_SHARE
 from nodelens.statistics.read import Read, joined_reads
@@ -256,6 +256,8 @@ def _flops(kept: Statistic, read: Read, layer: Layer, channels: int) -> int:
     """
     if issubclass(read.statistic, PatchMoments):
         return 4 * channels  # summed over samples first, pixel by pixel
+    if issubclass(read.statistic, WeightFisher) and layer.window is not None:
+        return 2 * layer.channels * layer.width  # a weight gradient for every sample
     tensors = kept.state().values()
     sums = sum(2 * (t.numel() if t.is_floating_point() else len(t)) for t in tensors)
     through = read.view in ("tap_sum", "pooled_tap_sum", "change")

@@ -25,6 +25,8 @@ class Layer(Constant):
 
     `channels` is the number of output channels, `inputs` of input channels, `width` the length of
     a weight row. `window` is there for convolutions. `in_ffn` marks an FFN's down projection.
+    `heads` is how many heads an attention's output projection takes in, side by side, and
+    `key_value_heads` how many keys and values these share; 0 for any other layer.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Layer(Constant):
     width: int
     window: Window | None = None
     in_ffn: bool = False
+    heads: int = 0
+    key_value_heads: int = 0
 
     @property
     def is_convolution(self) -> bool:

@@ -23,6 +23,7 @@ from nodelens.errors import (
     NodeLensError,
     nearest,
 )
+from nodelens.model.attention import with_heads
 from nodelens.model.layers import Layer, describe, named
 from nodelens.model.route import FAILURES, Route, learn_route
 from nodelens.model.session import alone, shapes_alone, untouched
@@ -53,7 +54,8 @@ class ModelWrapper:
         self._tracer: Any = None
         self.references: dict[str, Any] = {}
         described = [describe(name, m) for name, m in self._modules.items()]
-        self.layers: dict[str, Layer] = {layer.name: layer for layer in described if layer}
+        layers = {layer.name: layer for layer in described if layer}
+        self.layers: dict[str, Layer] = with_heads(layers, self._modules, self.module)
         self.tracked_layers = self._check_names(tracked_layers or list(self.layers))
         self._tracks_all = not tracked_layers
 

@@ -8,7 +8,7 @@ from nodelens.statistics.comoments import (
     CrossMoments,
     LabelledCoMoments,
 )
-from nodelens.statistics.gradients import ActivationGradient, WeightUpdates
+from nodelens.statistics.gradients import ActivationGradient, WeightFisher, WeightUpdates
 from nodelens.statistics.joint import JointCounts
 from nodelens.statistics.moments import AbsoluteMean, Extremes, Mean, Moments, NearZero
 from nodelens.statistics.patches import PatchMoments, PositionMoments
@@ -42,6 +42,7 @@ __all__ = [
     "RowNorms",
     "Sample",
     "Statistic",
+    "WeightFisher",
     "WeightUpdates",
     "Weights",
     "Window",

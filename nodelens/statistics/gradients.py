@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,8 +14,12 @@ from nodelens.errors import MissingLossError
 from nodelens.statistics.base import Statistic
 from nodelens.statistics.reduce import centred, channel_mean, channel_sum, gram, wide
 from nodelens.statistics.sample import Sample
+from nodelens.statistics.window import Window
 
-__all__ = ["ActivationGradient", "WeightUpdates"]
+__all__ = ["ActivationGradient", "WeightFisher", "WeightUpdates"]
+
+_FISHER_ELEMENTS = 1 << 22
+"""Numbers that patches and weight gradients of some samples take at once."""
 
 
 @dataclass
@@ -23,7 +28,9 @@ class ActivationGradient(Statistic):
 
     `product` u g, `absolute` abs(u g), `square` (u g)^2, `value_square` u^2, `gradient_square` g^2.
     With `per="sample"` u g is summed over positions first, so a row is a sample. With
-    `reduction="mean"` the gradient is divided by the number of loss terms of its batch.
+    `reduction="mean"` the gradient is divided by the number of loss terms of its batch. With
+    `groups` channels are taken in as many equal runs, such as attention heads: u and g are then
+    vectors, u g their inner product, u^2 and g^2 their squared lengths, each `(groups,)`.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
@@ -36,12 +43,14 @@ class ActivationGradient(Statistic):
     gradient_square: Tensor
 
     @classmethod
-    def measure(cls, sample: Sample, *, per: str = "row", reduction: str = "sum") -> Self:
+    def measure(
+        cls, sample: Sample, *, per: str = "row", reduction: str = "sum", groups: int = 0
+    ) -> Self:
         u, g = sample.values, gradient_of(sample)
         if reduction == "mean":
             g = g / max(sample.loss_terms, 1)
-        squares = channel_sum(u * u), channel_sum(g * g)
-        product = u * g
+        squares = [_in_groups(channel_sum(v * v), 0, groups) for v in (u, g)]
+        product = _in_groups(u * g, 1, groups)
         rows = sample.rows
         if per == "sample" and product.ndim == 3:
             product, rows = product.sum(2), len(product)
@@ -87,11 +96,69 @@ class WeightUpdates(Statistic):
         self.rows += other.rows
 
 
+@dataclass
+class WeightFisher(Statistic):
+    """Sum over samples of the squared gradients of a weight row's entries, `(channels,)`.
+
+    A sample's gradient of a convolution's weight is a sum over positions, which is squared as a
+    whole; that of a linear layer has one term a row, and of tokens each is a row of its own.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"gradient", "input"})
+
+    rows: int
+    square: Tensor
+
+    @classmethod
+    def measure(cls, sample: Sample) -> Self:
+        g, x = gradient_of(sample), sample.inputs
+        assert x is not None
+        if sample.window is None:
+            # The gradient of a row is an outer product: its square has the product of lengths.
+            return cls(len(g), channel_sum(g * g * (x * x).sum(1, keepdim=True)))
+        total = wide(g.new_zeros(g.shape[1]))
+        for part in _shares(g, x, sample.window):
+            patches = sample.window.patches(x[part])
+            total += _squared_products(g[part], patches, sample.window.groups)
+        return cls(len(g), total)
+
+    def merge(self, other: Self) -> None:
+        self.check_mergeable(other)
+        self.square += other.square
+        self.rows += other.rows
+
+
 def gradient_of(sample: Sample) -> Tensor:
     """Return the loss gradient at the values, of the same shape."""
     if sample.gradient is None:
         raise MissingLossError("a loss gradient is needed")
     return sample.gradient
+
+
+def _in_groups(x: Tensor, axis: int, groups: int) -> Tensor:
+    """The sums over each of `groups` equal runs of channels; `x` itself for 0."""
+    return x if not groups else x.unflatten(axis, (groups, -1)).sum(axis + 1)
+
+
+def _shares(g: Tensor, x: Tensor, window: Window) -> Iterator[slice]:
+    """Samples few enough for their patches and weight gradients to be held at once."""
+    taps = x.shape[1] * window.taps
+    each = (2 * taps + g.shape[1]) * g.shape[2] + 2 * g.shape[1] * (taps // window.groups)
+    step = max(_FISHER_ELEMENTS // max(each, 1), 1)
+    return (slice(start, start + step) for start in range(0, len(g), step))
+
+
+def _squared_products(g: Tensor, patches: Tensor, groups: int) -> Tensor:
+    """Sum over samples and a weight row of (sum over positions of g patch)^2, `(channels,)`.
+
+    The mean patch is taken out of the product and put back in float64, as in `_products`.
+    """
+    middle = patches.mean(2, keepdim=True)
+    near = (patches - middle).unflatten(1, (groups, -1))
+    products = wide(g.unflatten(1, (groups, -1)) @ near.mT)
+    total = wide(g).sum(2, keepdim=True).unflatten(1, (groups, -1))
+    products += total * wide(middle).unflatten(1, (groups, -1)).mT
+    return products.square_().sum(3).flatten(1).sum(0)
 
 
 def _products(values: Tensor, x: Tensor, sample: Sample) -> Tensor:

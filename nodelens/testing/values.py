@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nodelens.errors import NodeLensError, NonFiniteError
 from nodelens.lens import Lens
 from nodelens.metrics.growth import growth
-from nodelens.model import wrap
+from nodelens.model import Layer, wrap
 from nodelens.testing.subjects import TOKENS, padded, rows_of
 from nodelens.testing.trial import TOLERANCE, Trial, assert_close, assert_finite
 
@@ -47,7 +47,7 @@ def described(trial: Trial) -> None:
             assert result.units.get(name), f"score {name!r} has no unit"
             assert result.importance.get(name) in (-1, 0, 1), f"score {name!r} has no direction"
             assert values.dtype == torch.float64 and values.device.type == "cpu", values.dtype
-            expected = {layers[layer].channels, layers[layer].inputs} if layer in layers else {1}
+            expected = _widths(layers[layer]) if layer in layers else {1}
             assert values.ndim == 1 and len(values) in expected, (
                 f"layer {layer!r}: score {name!r} has shape {tuple(values.shape)}, "
                 f"expected one of {sorted(expected)} channels"
@@ -60,6 +60,12 @@ def _check_statements(kind: type[Lens]) -> None:
     assert not formula or kind.degenerate, "there is a formula, and no word on degenerate channels"
     growth(kind.state)
     growth(kind.cost)
+
+
+def _widths(layer: Layer) -> set[int]:
+    """How many scores a layer may have: one a channel, one an input, or one a head."""
+    heads = {layer.heads, layer.key_value_heads} if layer.heads else set()
+    return {layer.channels, layer.inputs} | heads
 
 
 def half_precision(trial: Trial) -> None:

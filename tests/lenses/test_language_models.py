@@ -24,6 +24,7 @@ TOKENS = [
     entry
     for entry in ENTRIES
     if "synergy" not in entry.lens
+    and entry.lens not in ("composite_importance", "class_informative_score")
     and "spatial" not in entry.options
     and entry.options.get("reference", "pc1") == "pc1"
     and (entry.lens != "mutual_information_gaussian" or entry.options)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nodelens import CompositeLens, Lens, LensResult
+from nodelens.errors import InvalidValueError
 from nodelens.metrics import get_metric, list_metrics
 
 DOUBLE = torch.float64
@@ -58,7 +59,8 @@ def network() -> nn.Module:
 
 
 def every_metric(**options: Any) -> CompositeLens:
-    names = [n for n in list_metrics() if not n.startswith(("scar_", "delta_")) and "." not in n]
+    special = ("scar_", "attn_", "delta_")
+    names = [n for n in list_metrics() if not n.startswith(special) and "." not in n]
     return CompositeLens([Lens.from_name(name, **options) for name in names])
 
 
@@ -138,6 +140,11 @@ def test_descent_that_is_hebbs_rule_aligns_with_it(rule: str, model: nn.Module):
     lens = Lens.from_name("gradient_alignment", rule=rule)
     scores = lens.analyse(model, (x, {"loss": quadratic}))["model"]["gradient_alignment"]
     torch.testing.assert_close(scores, torch.ones_like(scores), rtol=0, atol=1e-6)
+
+
+def test_a_rule_that_updates_a_row_alike_is_refused_with_the_reason():
+    with pytest.raises(InvalidValueError, match=r"rule 'output' updates all entries .* alike"):
+        Lens.from_name("gradient_alignment", rule="output")
 
 
 def total(output: Tensor, targets: Any) -> Tensor:

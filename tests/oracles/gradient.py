@@ -50,6 +50,20 @@ def _size_of_correlation(a: Array, b: Array) -> float:
     return float(abs(np.corrcoef(a, b)[0, 1]))
 
 
+def fisher(captured: Captured) -> Array:
+    """Return the mean over samples of the squared gradient of a weight row, summed over it."""
+    scores = []
+    for channel in range(captured.weight.shape[0]):
+        g = captured.gradients[:, channel].reshape(len(captured.gradients), -1)
+        if captured.is_convolution:
+            seen = windows(captured)[:, :, group_of(captured, channel)]
+            slopes = np.einsum("sp,spct->sct", g, seen)
+        else:
+            slopes = g * captured.inputs
+        scores.append((slopes**2).sum() / len(slopes))
+    return np.array(scores)
+
+
 def scar(units: Array, gradients: Array) -> dict[str, Array]:
     """Return the five scores of the units of an FFN by registry name."""
     product = units * gradients

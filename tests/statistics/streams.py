@@ -27,6 +27,7 @@ from nodelens.statistics import (
     QuantileSketch,
     Sample,
     Statistic,
+    WeightFisher,
     WeightUpdates,
 )
 
@@ -43,11 +44,12 @@ OPTIONS: dict[type[Statistic], list[dict[str, Any]]] = {
     Histogram: [{"low": -1.5, "high": 2.0, "bins": 7}],
     QuantileSketch: [{}, {"octaves": 2}],
     JointCounts: [{}, {"bins": 8}],
-    ActivationGradient: [{}, {"per": "sample"}, {"reduction": "mean"}],
+    ActivationGradient: [{}, {"per": "sample"}, {"reduction": "mean"}, {"groups": 3}],
 }
 LAYOUTS: dict[type[Statistic], list[str]] = {
     PatchMoments: ["rows", "windows"],
     PositionMoments: ["images"],
+    WeightFisher: ["rows", "windows"],
     WeightUpdates: ["rows", "windows"],
 }
 

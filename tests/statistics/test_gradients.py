@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nodelens.errors import MissingLossError
 from nodelens.model.layers import describe
-from nodelens.statistics import ActivationGradient, Sample, WeightUpdates
+from nodelens.statistics import ActivationGradient, Sample, WeightFisher, WeightUpdates
 from tests.statistics.streams import stream
 from tests.statistics.test_moments import LAYOUTS, SEEDS, as_rows, close, in_parts
 from tests.statistics.test_patches import EVERY_CONVOLUTION, maps, window_of
@@ -52,6 +52,19 @@ def test_a_sample_can_be_a_row():
     close(found.mean("square"), (per_sample**2).mean(0))
 
 
+@LAYOUTS
+def test_a_run_of_channels_is_a_vector(layout):
+    sample = stream(layout, 6, seed=1)
+    found = in_parts(ActivationGradient, sample, groups=1)
+    u, g = as_rows(sample), gradient_rows(sample)
+    inner = (u * g).sum(1, keepdims=True)
+    assert found.rows == len(u)
+    close(found.mean("absolute"), np.abs(inner).mean(0))
+    close(found.mean("square"), (inner**2).mean(0))
+    close(found.mean("value_square"), (u**2).sum(1, keepdims=True).mean(0))
+    close(found.mean("gradient_square"), (g**2).sum(1, keepdims=True).mean(0))
+
+
 def test_the_mean_loss_divides_the_gradient_by_its_terms():
     sample = stream("rows", 6, seed=2)
     of_sum, of_mean = (
@@ -62,7 +75,7 @@ def test_the_mean_loss_divides_the_gradient_by_its_terms():
     close(of_mean.value_square, of_sum.value_square.numpy())
 
 
-@pytest.mark.parametrize("statistic", [ActivationGradient, WeightUpdates])
+@pytest.mark.parametrize("statistic", [ActivationGradient, WeightFisher, WeightUpdates])
 def test_a_missing_gradient_is_named(statistic):
     with pytest.raises(MissingLossError, match="a loss gradient is needed"):
         statistic.measure(replace(stream("rows", 3, seed=3), gradient=None))

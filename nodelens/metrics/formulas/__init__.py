@@ -37,6 +37,10 @@ from nodelens.metrics.formulas.information import (
     left_out_quality,
     partial_moments,
 )
+from nodelens.metrics.formulas.normalise import (
+    NORMALISATIONS,
+    normalised,
+)
 from nodelens.metrics.formulas.pairs import (
     clamped_pairs,
     mean_partner,
@@ -45,6 +49,7 @@ from nodelens.metrics.formulas.pairs import (
 )
 
 __all__ = [
+    "NORMALISATIONS",
     "binned_information",
     "boundary_distance",
     "clamped_pairs",
@@ -62,6 +67,7 @@ __all__ = [
     "log_variance_bias",
     "mean_partner",
     "norm_by_class",
+    "normalised",
     "pair_synergy",
     "pair_synergy_of_classes",
     "partial_moments",

@@ -4,6 +4,7 @@ from tests.lenses.agreement import (
     activation,
     alignment,
     classes,
+    composite,
     gradient,
     information,
     redundancy,
@@ -23,4 +24,5 @@ ENTRIES = [
     *synergy.ENTRIES,
     *gradient.ENTRIES,
     *weights.ENTRIES,
+    *composite.ENTRIES,
 ]

@@ -27,5 +27,6 @@ def _aligned(rule: str) -> Entry:
 ENTRIES = [
     *(_taylor(mode=mode) for mode in ("abs_mean", "mean_abs", "sq_mean")),
     *(_taylor(mode=mode, spatial="sum") for mode in ("abs_mean", "mean_abs", "sq_mean")),
+    Entry("fisher", gradient.fisher),
     *(_aligned(rule) for rule in ("hebbian", "anti_hebbian", "oja", "input")),
 ]
