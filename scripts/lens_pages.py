@@ -33,6 +33,8 @@ FAMILIES = {
     "information": "What a channel says about something else.",
     "redundancy": "How far a channel repeats what others of its layer say.",
     "synergy": "What two channels say together and neither says alone.",
+    "higher order": "What all channels of a layer share at once.",
+    "spectrum": "In how many directions a layer varies, and how alike its channels are.",
     "gradient": "What the loss would feel.",
     "scar": "Scores of the units of feed-forward blocks, under the name of the down projection.",
     "weights": "What the weights alone say.",

@@ -9,6 +9,7 @@ from nodelens.statistics.comoments import (
 )
 from nodelens.statistics.gradients import ActivationGradient, WeightUpdates
 from nodelens.statistics.moments import AbsoluteMean, Extremes, Mean, Moments, NearZero
+from nodelens.statistics.partners import PartnerMoments
 from nodelens.statistics.patches import PatchMoments, PositionMoments
 from nodelens.statistics.read import Read
 from nodelens.statistics.reduce import wide
@@ -30,6 +31,7 @@ __all__ = [
     "Mean",
     "Moments",
     "NearZero",
+    "PartnerMoments",
     "PatchMoments",
     "PositionMoments",
     "QuantileSketch",

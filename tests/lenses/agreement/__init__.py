@@ -4,8 +4,11 @@ from tests.lenses.agreement import (
     activation,
     alignment,
     gradient,
+    higher_order,
     information,
+    pid,
     redundancy,
+    spectrum,
     synergy,
     weights,
 )
@@ -19,6 +22,9 @@ ENTRIES = [
     *redundancy.ENTRIES,
     *information.ENTRIES,
     *synergy.ENTRIES,
+    *pid.ENTRIES,
+    *higher_order.ENTRIES,
+    *spectrum.ENTRIES,
     *gradient.ENTRIES,
     *weights.ENTRIES,
 ]
