@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nodelens import Lens, MetricLens
+from nodelens import Lens, MetricLens, ModelWrapper
+from nodelens.errors import InvalidValueError, MissingTargetsError, nearest
 from nodelens.metrics.formulas import (
     cluster_gap,
     correlation,
@@ -18,12 +19,14 @@ from nodelens.metrics.formulas import (
     participation_ratio,
     ratio,
     spectral_entropy,
+    spectral_overlap,
 )
 from nodelens.model import Layer
-from nodelens.statistics import CoMoments, Read
+from nodelens.statistics import CoMoments, Read, ReferenceSpectrum, Statistic
 
 __all__ = [
     "ActivationCosineSimilarity",
+    "EigenvalueAlignment",
     "EigenvalueEntropy",
     "ParticipationRatio",
     "SpectralClusteringScore",
@@ -134,6 +137,75 @@ class ParticipationRatio(_OfCovariance):
         return participation_ratio(m2)
 
 
+@Lens.register("eigenvalue_alignment")
+class EigenvalueAlignment(_Spectrum):
+    """How far the normalised spectrum of a layer is that of a reference, `()`, in [0, 1].
+
+    1 minus the total variation distance of the two, largest eigenvalue first: 1 for equal spectra.
+    The reference comes from `reference=`, `{layer: eigenvalues}` or `{layer: covariance}`, given to
+    `prepare`, `analyse` or `run`; without it this is an error. It may have another number of
+    eigenvalues than the layer has channels, and any scale.
+    """
+
+    formula = r"1 - \tfrac12 \sum_k \lvert p_k - q_k \rvert"
+    where = (
+        r"$p_k$ are the eigenvalues of $\operatorname{Cov}(y)$, $q_k$ those of the reference, both "
+        "sorted, over their sum; the shorter list ends with zeros"
+    )
+    degenerate = "A layer in which nothing varies scores 0, unless nothing varies in the reference."
+
+    @classmethod
+    def example(cls, model: ModelWrapper) -> tuple[Lens, dict[str, Any]]:
+        """Return the lens, and spectra in which every eigenvalue is one more than the next."""
+        spectra = {
+            name: torch.arange(1.0, each.channels + 1) for name, each in model.layers.items()
+        }
+        return cls(), {"reference": spectra}
+
+    def prepare(
+        self, model: Any, *, reference: Mapping[str, Tensor] | None = None, **kwargs: Any
+    ) -> ModelWrapper:
+        """Return the wrapped model, which from now on knows the spectra to compare with."""
+        wrapper = super().prepare(model, **kwargs)
+        if reference is not None:
+            if not isinstance(reference, Mapping):
+                raise InvalidValueError(
+                    f"reference is a {type(reference).__name__}, expected {{layer: eigenvalues}}"
+                )
+            spectra = {name: _written(name, given) for name, given in reference.items()}
+            wrapper.references["spectra"] = spectra
+        if "spectra" not in wrapper.references:
+            raise MissingTargetsError(
+                f"lens {self.name!r} needs reference=, {{layer: eigenvalues or covariance}}"
+            )
+        return wrapper
+
+    def wanted(self, model: ModelWrapper) -> dict[str, list[Read]]:
+        """Return the reads of every layer, its reference among them."""
+        wanted, spectra = super().wanted(model), model.references["spectra"]
+        for name, reads in wanted.items():
+            if name not in spectra:
+                raise MissingTargetsError(
+                    f"lens {self.name!r}, layer {name!r}: reference= has no spectrum of it"
+                    f"{nearest(name, spectra)}; it has {', '.join(spectra)}"
+                )
+            reads.append(Read("weight", ReferenceSpectrum, {"spectrum": spectra[name]}))
+        return wanted
+
+    def _named(
+        self, found: Mapping[Any, Statistic], block: tuple[int, int] | None = None
+    ) -> dict[str, Any]:
+        references = [s for s in found.values() if isinstance(s, ReferenceSpectrum)]
+        if not references:
+            raise MissingTargetsError(f"lens {self.name!r} needs reference=: run it on a module")
+        return {**super()._named(found, block), "reference": references[0]}
+
+    def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
+        mine = normalised_spectrum(statistics["values"].m2)
+        theirs = statistics["reference"].eigenvalues.to(mine)
+        return spectral_overlap(mine, ratio(theirs, theirs.sum()))
+
+
 @Lens.register("spectral_clustering_score")
 class SpectralClusteringScore(_Spectrum):
     """How clearly the channels of a layer fall into two or more groups, `()`, no unit.
@@ -162,3 +234,16 @@ class SpectralClusteringScore(_Spectrum):
         m2 = statistics["values"].m2
         varies = m2.diagonal() > 0
         return cluster_gap(correlation(m2[varies][:, varies]))
+
+
+def _written(layer: str, given: Any) -> str:
+    """The eigenvalues of a reference, largest first, as text that gives the same numbers."""
+    values = torch.as_tensor(given, dtype=torch.float64, device="cpu")
+    if values.ndim == 2 and values.shape[0] == values.shape[1]:
+        values = torch.linalg.eigvalsh(values).clamp_(min=0)
+    if values.ndim != 1 or not bool((values >= 0).all()) or bool(values.isinf().any()):
+        raise InvalidValueError(
+            f"the reference of layer {layer!r} has shape {tuple(values.shape)}, expected "
+            "eigenvalues (k,), finite and 0 or more, or a covariance (k, k)"
+        )
+    return " ".join(map(repr, values.sort(descending=True).values.tolist()))

@@ -13,6 +13,7 @@ from nodelens.statistics.partners import PartnerMoments
 from nodelens.statistics.patches import PatchMoments, PositionMoments
 from nodelens.statistics.read import Read
 from nodelens.statistics.reduce import wide
+from nodelens.statistics.reference import ReferenceSpectrum
 from nodelens.statistics.sample import Sample
 from nodelens.statistics.sketch import Histogram, QuantileSketch
 from nodelens.statistics.weights import RowNorms, Weights
@@ -36,6 +37,7 @@ __all__ = [
     "PositionMoments",
     "QuantileSketch",
     "Read",
+    "ReferenceSpectrum",
     "RowNorms",
     "Sample",
     "Statistic",

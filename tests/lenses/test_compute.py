@@ -13,10 +13,10 @@ from nodelens import Lens
 from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.metrics import get_metric, list_metrics
 
+# What they compare a layer with is given to a run.
+GIVEN = ("delta_alignment", "eigenvalue_alignment")
 # Scar lenses score feed-forward blocks, which one tensor does not show.
-METRICS = [
-    name for name in list_metrics() if not name.startswith("scar_") and name != "delta_alignment"
-]
+METRICS = [name for name in list_metrics() if not name.startswith("scar_") and name not in GIVEN]
 MODULES = {
     "linear": (lambda: nn.Linear(6, 4), (30, 6)),
     "convolution": (lambda: nn.Conv2d(3, 4, 3, padding=1), (10, 3, 5, 6)),

@@ -58,7 +58,8 @@ def network() -> nn.Module:
 
 
 def every_metric(**options: Any) -> CompositeLens:
-    names = [n for n in list_metrics() if not n.startswith(("scar_", "delta_")) and "." not in n]
+    apart = ("scar_", "delta_", "eigenvalue_alignment")
+    names = [n for n in list_metrics() if not n.startswith(apart) and "." not in n]
     return CompositeLens([Lens.from_name(name, **options) for name in names])
 
 

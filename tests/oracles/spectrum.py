@@ -29,6 +29,14 @@ def participation_ratio(rows: Array) -> Array:
     return np.asarray(1 / np.square(shares(rows)).sum())
 
 
+def overlap(rows: Array, reference: Array) -> float:
+    """Return 1 minus half the summed differences of two spectra that sum to 1."""
+    both = np.zeros((2, max(rows.shape[1], len(reference))))
+    both[0, : rows.shape[1]] = np.sort(np.linalg.eigvalsh(np.cov(rows, rowvar=False)))[::-1]
+    both[1, : len(reference)] = np.sort(reference)[::-1]
+    return float(np.minimum(*(both / both.sum(1, keepdims=True))).sum())
+
+
 def cluster_gap(rows: Array) -> Array:
     """Return the largest gap from the second eigenvalue of the normalised Laplacian on."""
     affinity = np.abs(np.atleast_2d(np.corrcoef(rows, rowvar=False)))

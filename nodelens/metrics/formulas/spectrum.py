@@ -38,13 +38,14 @@ def normalised_spectrum(matrix: Tensor) -> Tensor:
     scale = matrix.diagonal().sum()
     if not bool(scale > 0):
         return torch.zeros_like(matrix.diagonal())
-    values = torch.linalg.eigvalsh(matrix / scale).flip(0).clamp_(min=0)
+    values: Tensor = torch.linalg.eigvalsh(matrix / scale).flip(0).clamp_(min=0)
     return values / values.sum()
 
 
 def spectral_entropy(spectrum: Tensor) -> Tensor:
     """Return the entropy of shares that sum to 1, in nats, `()`."""
-    return torch.special.entr(spectrum).sum()
+    entropy: Tensor = torch.special.entr(spectrum).sum()
+    return entropy
 
 
 def participation_ratio(matrix: Tensor) -> Tensor:
@@ -79,4 +80,5 @@ def cluster_gap(rho: Tensor) -> Tensor:
     scale = ratio(torch.ones_like(degree), degree.sqrt())
     laplacian = -(affinity * scale[:, None]).mul_(scale)
     laplacian.diagonal().copy_((degree > 0).to(rho.dtype))
-    return torch.linalg.eigvalsh(laplacian).diff()[1:].max().clamp(min=0)
+    values: Tensor = torch.linalg.eigvalsh(laplacian)
+    return values.diff()[1:].max().clamp(min=0)
