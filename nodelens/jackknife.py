@@ -83,7 +83,7 @@ def leave_one_out(groups: Sequence[Aggregator]) -> Iterator[Aggregator]:
 
 
 def jackknife_error(replicates: Tensor) -> Tensor:
-    """Return the standard error from leave-one-out scores `(groups, channels)`, `(channels,)`.
+    """Return the standard error from leave-one-out scores `(groups, ...)`, `(...)`.
 
     sqrt((G - 1) / G * sum of squared deviations from their mean), in the score's own unit
     (Shao and Tu 1995, the delete-group jackknife; groups count alike).

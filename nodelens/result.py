@@ -33,7 +33,9 @@ class _Scores(dict[str, Tensor]):
 
 
 class LensResult(dict[str, dict[str, Tensor]]):
-    """`result[layer][score]`, each `(channels,)` in float64 on the CPU.
+    """`result[layer][score]`, each `(channels,)`, or `()` for a number of the whole layer.
+
+    All are float64 on the CPU.
 
     `units` and `importance` (+1: keep channels with high scores, -1: with low ones, 0: neither) are
     by score, `rows` by layer; `lens` and `params` say what measured them, and `notes` what to know
@@ -95,12 +97,15 @@ class LensResult(dict[str, dict[str, Tensor]]):
             )
         return str(name)
 
-    def top(self, k: int = 10, score: str | None = None) -> list[tuple[str, int, float]]:
-        """Return the k highest channels of all layers as (layer, channel, value)."""
+    def top(self, k: int = 10, score: str | None = None) -> list[tuple[str, int | None, float]]:
+        """Return the k highest channels of all layers as (layer, channel, value).
+
+        Of a score that is a number of the layer it is the highest layers, their channel None.
+        """
         found = [
             (layer, channel, float(value))
             for layer, values in self.scores(score).items()
-            for channel, value in enumerate(values)
+            for channel, value in (enumerate(values) if values.ndim else [(None, values)])
         ]
         return sorted(found, key=lambda entry: -entry[2])[:k]
 
@@ -108,8 +113,9 @@ class LensResult(dict[str, dict[str, Tensor]]):
         """Return a tidy table with columns layer, channel, score, value, unit.
 
         It has a row for every channel, and with standard errors a column standard_error behind the
-        value. Scores of another shape, such as a matrix of channel pairs, are not in the table:
-        they stay in `result[layer][score]`.
+        value. A number of the whole layer is a row whose channel is missing (`<NA>`). Scores of
+        another shape, such as a matrix of channel pairs, are not in the table: they stay in
+        `result[layer][score]`.
         """
         import pandas
 
@@ -117,7 +123,7 @@ class LensResult(dict[str, dict[str, Tensor]]):
             pandas.DataFrame(self._columns(layer, name, values))
             for layer, scores in self.items()
             for name, values in scores.items()
-            if values.ndim == 1
+            if values.ndim <= 1
         ]
         columns = ["layer", "channel", "score", "value", "unit"]
         return (
@@ -127,26 +133,33 @@ class LensResult(dict[str, dict[str, Tensor]]):
         )
 
     def _columns(self, layer: str, name: str, values: Tensor) -> dict[str, Any]:
+        import pandas
+
         errors = self.standard_errors.get(layer, {}).get(name)
+        channels = range(len(values)) if values.ndim else pandas.array([None], dtype="Int64")
         return {
             "layer": layer,
-            "channel": range(len(values)),
+            "channel": channels,
             "score": name,
-            "value": values.numpy(),
-            **({} if errors is None else {"standard_error": errors.numpy()}),
+            "value": values.reshape(-1).numpy(),
+            **({} if errors is None else {"standard_error": errors.reshape(-1).numpy()}),
             "unit": self.units.get(name, ""),
         }
 
     def plot(self, ax: Axes | None = None, score: str | None = None) -> Axes:
-        """Return axes with the sorted scores of every layer, one line each."""
+        """Return axes with the sorted scores of every layer, one line each.
+
+        A score that is a number of the layer is a point a layer.
+        """
         if ax is None:
             from matplotlib import pyplot
 
             ax = pyplot.subplots(figsize=(6, 3.5), layout="constrained")[1]
         name = self._named(score)
         for layer, values in self.scores(name).items():
+            values = values.reshape(-1).sort(descending=True).values
             share = [i / max(len(values) - 1, 1) for i in range(len(values))]
-            ax.plot(share, values.sort(descending=True).values.numpy(), label=layer)
+            ax.plot(share, values.numpy(), "o" if len(values) == 1 else "", label=layer)
         ax.set(xlabel="share of channels, highest first", ylabel=_axis_label(name, self.units))
         if len(self) <= 12:
             ax.legend(frameon=False)
@@ -203,7 +216,8 @@ class LensResult(dict[str, dict[str, Tensor]]):
         rows = []
         for layer, scores in self.items():
             for name, v in scores.items():
-                cells = [layer, name, str(len(v)), *_spread(v), self.units.get(name, "")]
+                channels = str(len(v)) if v.ndim else "layer"
+                cells = [layer, name, channels, *_spread(v), self.units.get(name, "")]
                 rows.append("".join(f"<td>{html.escape(str(c))}</td>" for c in cells))
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -13,13 +13,21 @@ from nodelens.errors import InvalidValueError
 from nodelens.metrics.formulas import (
     clamped_pairs,
     correlation,
+    drawn_clamped_pairs,
     gaussian_information,
+    mean_drawn_partner,
     mean_partner,
+    ratio,
 )
 from nodelens.model import Layer
-from nodelens.statistics import CoMoments, Read
+from nodelens.statistics import CoMoments, PartnerMoments, Read
 
-__all__ = ["AverageRedundancy", "PairwiseRedundancyGaussian"]
+__all__ = [
+    "AverageRedundancy",
+    "LayerRedundancy",
+    "NodeRedundancy",
+    "PairwiseRedundancyGaussian",
+]
 
 _PARTNERS = ("all", "nearest", "random")
 
@@ -66,14 +74,74 @@ class _Redundancy(MetricLens):
         return [f"{have} abs(rho) above 1 - {self.eps:g}, counted as just that"]
 
 
+class _Sampled(_Redundancy):
+    """Means over all partners, or over `max_channels` drawn by seed where C^2 does not fit."""
+
+    def __init__(
+        self,
+        pattern: str | None = None,
+        *,
+        layers: Sequence[str] | str | None = None,
+        site: str = "output",
+        eps: float = 1e-4,
+        max_channels: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(pattern, layers=layers, site=site, eps=eps)
+        if max_channels is not None and max_channels < 2:
+            raise InvalidValueError(f"max_channels is {max_channels}, expected 2 or more, or None")
+        self.max_channels = max_channels
+        self.seed = seed
+
+    def reads(self, layer: Layer) -> dict[str, Read]:
+        size = layer.channels if self.site == "output" else layer.inputs
+        if self.max_channels is None or size <= self.max_channels:
+            return super().reads(layer)
+        drawn = {"count": self.max_channels, "seed": self.seed}
+        return {"values": Read(self.site, PartnerMoments, drawn)}
+
+    def tally(self, statistics: Mapping[str, Any], layer: Layer) -> dict[str, int]:
+        seen = statistics["values"]
+        if isinstance(seen, CoMoments):
+            return super().tally(statistics, layer)
+        clamped = drawn_clamped_pairs(_drawn_correlation(seen), seen.partners(), self.eps)
+        return {"clamped": clamped, "drawn": len(seen.m2), "channels": len(seen.mean)}
+
+    def told(self, tally: Mapping[str, int]) -> list[str]:
+        if "drawn" not in tally:
+            return super().told(tally)
+        drawn = (
+            f"partners are {tally['drawn']} of {tally['channels']} channels, drawn with seed "
+            f"{self.seed}: max_channels={self.max_channels}"
+        )
+        return [drawn, *super().told(tally)]
+
+    def _means(self, statistics: Mapping[str, Any]) -> Tensor:
+        """The mean over partners of every channel, `(channels,)` or a block's."""
+        seen = statistics["values"]
+        if isinstance(seen, PartnerMoments):
+            return mean_drawn_partner(self._of_pair(_drawn_correlation(seen)), seen.partners())
+        scores = [
+            mean_partner(self._of_pair(rho), start=start) for rho, start in _correlations(seen)
+        ]
+        return torch.cat(scores)
+
+    def _of_pair(self, rho: Tensor) -> Tensor:
+        """What a pair counts, elementwise."""
+        return gaussian_information(rho.square(), self.eps)
+
+
 @Lens.register("average_redundancy", aliases=("redundancy_gaussian",))
-class AverageRedundancy(_Redundancy):
+class AverageRedundancy(_Sampled):
     """Mean Gaussian mutual information with every other channel of the layer, `(channels,)`, nats.
 
     The mean over j != i of -1/2 log(1 - rho_ij^2), over all pairs, exactly. abs(rho) is clamped to
     1 - `eps` (a copy counts as 4.26 nats), and how many pairs that concerns is among the result's
     notes. A constant channel, and the only channel of a layer, score 0. `site="input"` looks at
     what the layer takes in, such as the units of an FFN at its down projection.
+
+    Where C^2 does not fit, `max_channels=` keeps C x max_channels: the partners are that many
+    channels drawn with `seed`, the same for every channel, and the result's notes say so.
     """
 
     cost = "C^2"
@@ -86,11 +154,68 @@ class AverageRedundancy(_Redundancy):
     paper = "Cover and Thomas (2006), Elements of Information Theory, ch. 8"
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
-        scores = [
-            mean_partner(gaussian_information(rho.square(), self.eps), start=start)
-            for rho, start in _correlations(statistics["values"])
-        ]
-        return torch.cat(scores)
+        return self._means(statistics)
+
+
+@Lens.register("layer_redundancy")
+class LayerRedundancy(_Sampled):
+    """Mean Gaussian mutual information of two channels of the layer, `()`, in nats.
+
+    The mean of `average_redundancy` over the channels: one number a layer. `max_channels=` draws
+    the partners as it does there.
+    """
+
+    importance = 0
+    formula = (
+        r"\frac{1}{C(C-1)} \sum_i \sum_{j \ne i} "
+        r"-\tfrac12 \log\bigl(1 - \rho_{ij}^2\bigr)"
+    )
+    where = r"$\lvert\rho\rvert$ is clamped to $1 - \varepsilon$"
+    degenerate = (
+        "A constant channel adds nothing, a layer of one channel scores 0. Exact copies count as "
+        r"$\lvert\rho\rvert = 1 - \varepsilon$; the result's notes say how many pairs."
+    )
+    paper = "Cover and Thomas (2006), Elements of Information Theory, ch. 8"
+
+    def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
+        return self._means(statistics).sum() / len(statistics["values"].mean)
+
+
+@Lens.register("node_redundancy", aliases=("input_redundancy",))
+class NodeRedundancy(_Sampled):
+    """Mean abs(rho) of every input feature with the others, `(inputs,)`, no unit, in [0, 1].
+
+    Of what the layer takes in: features of a linear layer, channels of a convolution's input.
+    `site="output"` looks at the layer's own channels. `max_channels=` draws the partners as in
+    `average_redundancy`.
+    """
+
+    unit = "1"
+    state = "D^2"
+    cost = "D^2"
+    formula = r"\frac{1}{D-1} \sum_{j \ne i} \lvert \rho_{ij} \rvert"
+    where = "$i$ and $j$ are input features (channels of the input of a convolution), $D$ of them"
+    degenerate = "A constant feature, and the only one, score 0; a copy counts as 1."
+
+    def __init__(
+        self,
+        pattern: str | None = None,
+        *,
+        layers: Sequence[str] | str | None = None,
+        site: str = "input",
+        max_channels: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(pattern, layers=layers, site=site, max_channels=max_channels, seed=seed)
+
+    def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
+        return self._means(statistics)
+
+    def told(self, tally: Mapping[str, int]) -> list[str]:
+        return super().told({**tally, "clamped": 0})
+
+    def _of_pair(self, rho: Tensor) -> Tensor:
+        return rho.abs()
 
 
 @Lens.register("pairwise_redundancy_gaussian")
@@ -173,3 +298,10 @@ def _correlations(values: CoMoments) -> Iterator[tuple[Tensor, int]]:
     """Some rows of the matrix at a time, each with the number of its first channel."""
     for part in values.parts():
         yield correlation(part.m2, part.squares, part.start), part.start
+
+
+def _drawn_correlation(values: PartnerMoments) -> Tensor:
+    """Correlations of the partners drawn with every channel, `(partners, channels)`."""
+    spread = values.squares.clamp(min=0).sqrt()
+    scale = ratio(torch.ones_like(spread), spread)
+    return (values.m2 * scale[values.partners()][:, None]).mul_(scale).clamp_(-1, 1)

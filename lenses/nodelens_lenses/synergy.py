@@ -10,11 +10,10 @@ from torch import Tensor
 
 from nodelens import Lens, MetricLens
 from nodelens.metrics.formulas import (
-    correlation,
     mean_partner,
-    pair_synergy,
+    mean_synergy,
     pair_synergy_of_classes,
-    ratio,
+    target_correlation,
 )
 from nodelens.model import Layer
 from nodelens.statistics import ClassMoments, CrossMoments, LabelledCoMoments, Read
@@ -69,20 +68,8 @@ class GaussianPidSynergyMmi(_Synergy):
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         seen = statistics["targets"]
-        spread = seen.target_m2.diagonal().clamp(min=0)
-        size = torch.sqrt(torch.outer(seen.m2.clamp(min=0), spread))
-        with_target = ratio(seen.cross, size).clamp_(-1, 1)
-        varying = [with_target[:, t] for t in range(len(spread)) if spread[t] > 0]
-        return torch.cat([self._mean(part, varying) for part in statistics["pairs"].parts()])
-
-    def _mean(self, part: LabelledCoMoments, targets: list[Tensor]) -> Tensor:
-        """The mean over partners and target dimensions, `(rows,)`."""
-        rho = correlation(part.m2, part.squares, part.start)
-        scores = [
-            mean_partner(pair_synergy(rho, target, self.eps, part.start), start=part.start)
-            for target in targets
-        ]
-        return torch.stack(scores).mean(0) if scores else rho.new_zeros(len(rho))
+        target = target_correlation(seen.cross, seen.m2, seen.target_m2.diagonal())
+        return mean_synergy(statistics["pairs"], target, self.eps)
 
 
 @Lens.register("synergy_gaussian_mmi")

@@ -34,7 +34,10 @@ class MetricLens(Planned):
     state: ClassVar[str] = "O(C)"
     minimum_rows: ClassVar[int] = 1
     by_block: ClassVar[bool] = False
-    """Whether `score` also takes a block of channels (of pairwise statistics), and scores those."""
+    """Whether `score` also takes a block of channels (of pairwise statistics), and scores those.
+
+    A layer number of a block is its share of the layer's: those of all blocks are added up.
+    """
 
     @abstractmethod
     def reads(self, layer: Layer) -> dict[str, Read]:
@@ -42,7 +45,10 @@ class MetricLens(Planned):
 
     @abstractmethod
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor | dict[str, Tensor]:
-        """Return the score of every channel, `(channels,)`, or several by name."""
+        """Return the score of every channel, `(channels,)`, or several by name.
+
+        A number of the layer as a whole has shape `()`.
+        """
 
     def covers(self, layer: Layer) -> bool:
         """Return whether the lens scores this layer."""
@@ -65,7 +71,7 @@ class MetricLens(Planned):
         return name in model.layers and self.covers(located(model, name))
 
     def finish(self, statistics: Measured) -> dict[str, dict[str, Tensor]]:
-        """Return `{layer: {score: (channels,)}}` from merged statistics; needs no model."""
+        """Return `{layer: {score: (channels,) or ()}}` from merged statistics; needs no model."""
         return {name: self._scored(name, statistics[name]) for name in self._mine(statistics)}
 
     def notes(self, statistics: Measured) -> list[str]:
@@ -155,7 +161,7 @@ class MetricLens(Planned):
         targets: Tensor | None = None,
         initial_weights: Tensor | None = None,
     ) -> Tensor:
-        """Return the score of every channel, `(channels,)`, from plain tensors.
+        """Return the score of every channel, `(channels,)`, or the layer's `()`, of tensors.
 
         `inputs` are `(rows, width)`, or maps for convolution `weights` (stride 1, the padding that
         `outputs` show, none without them); `outputs` are worked out from inputs and weights when
@@ -184,8 +190,11 @@ def _layer(found: Mapping[Any, Any]) -> Layer:
 
 
 def _check_scores(name: str, value: Any) -> None:
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        raise ShapeError(f"score {name!r} is {value!r}, expected a tensor of shape (channels,)")
+    if not isinstance(value, Tensor):
+        raise ShapeError(
+            f"score {name!r} is {value!r}, expected a tensor of shape (channels,), "
+            "or () for a number of the whole layer"
+        )
     bad = int((~torch.isfinite(value)).sum())
     if bad:
         raise NonFiniteError(f"{bad} of {value.numel()} values of score {name!r} are not finite")

@@ -47,7 +47,7 @@ class Ledger:
     def joined(self, shares: Sequence[Share]) -> dict[str, Tensor]:
         """Return the scores of one part at one layer, over all its channels."""
         blocks = [self.found[share][0] for share in shares]
-        return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+        return {name: _together([block[name] for block in blocks]) for name in blocks[0]}
 
     def remarked(self, shares: Sequence[Share]) -> list[str]:
         """Return the notes of one part on one layer."""
@@ -102,6 +102,11 @@ class OnePass(ReadingLens):
             scores, remarks = share.lens.score_part(found, share.block)
             self.ledger.found[share] = {k: v.cpu() for k, v in scores.items()}, remarks
         return {layer: {} for layer in statistics}
+
+
+def _together(blocks: Sequence[Tensor]) -> Tensor:
+    """Scores of channels one block after the other; of a layer's number, blocks have shares."""
+    return torch.cat(list(blocks)) if blocks[0].ndim else torch.stack(list(blocks)).sum(0)
 
 
 def collected(

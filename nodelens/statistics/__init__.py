@@ -11,9 +11,11 @@ from nodelens.statistics.comoments import (
 from nodelens.statistics.gradients import ActivationGradient, WeightFisher, WeightUpdates
 from nodelens.statistics.joint import JointCounts
 from nodelens.statistics.moments import AbsoluteMean, Extremes, Mean, Moments, NearZero
+from nodelens.statistics.partners import PartnerMoments
 from nodelens.statistics.patches import PatchMoments, PositionMoments
 from nodelens.statistics.read import Read
 from nodelens.statistics.reduce import wide
+from nodelens.statistics.reference import ReferenceSpectrum
 from nodelens.statistics.sample import Sample
 from nodelens.statistics.sketch import Histogram, QuantileSketch
 from nodelens.statistics.weights import RowNorms, Weights
@@ -35,10 +37,12 @@ __all__ = [
     "Mean",
     "Moments",
     "NearZero",
+    "PartnerMoments",
     "PatchMoments",
     "PositionMoments",
     "QuantileSketch",
     "Read",
+    "ReferenceSpectrum",
     "RowNorms",
     "Sample",
     "Statistic",

@@ -51,7 +51,7 @@ class CoMoments(Statistic):
         if not 0 <= start < stop <= channels:
             raise ShapeError(f"a block from {start} to {stop}, of {channels} channels")
         block = gram(sample.deviation[:, start:stop], sample.deviation)
-        return cls(sample.rows, sample.refined_mean, block, _squares(sample.deviation), start)
+        return cls(sample.rows, sample.refined_mean, block, squares_of(sample.deviation), start)
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
@@ -234,8 +234,8 @@ def tiles(matrix: Tensor) -> Iterator[slice]:
         yield slice(first, min(first + step, len(matrix)))
 
 
-def _squares(deviation: Tensor) -> Tensor:
-    """The diagonal of the matrix of products.
+def squares_of(deviation: Tensor) -> Tensor:
+    """Return the diagonal of the matrix of products, `(channels,)`.
 
     From matrix products as well, so that it is rounded as the block is: the correlation of two
     copies would be off by more than what tells copies from others.

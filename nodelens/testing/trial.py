@@ -127,5 +127,5 @@ def assert_finite(result: LensResult) -> None:
     assert result, "the result has no layer"
     for layer, scores in result.items():
         for name, values in scores.items():
-            bad = (~torch.isfinite(values)).nonzero().flatten().tolist()
+            bad = (~torch.isfinite(values)).flatten().nonzero().flatten().tolist()
             assert not bad, f"layer {layer!r}: score {name!r} is not finite for channels {bad}"

@@ -30,7 +30,7 @@ _NEVER_DRAWN = 0
 
 
 def described(trial: Trial) -> None:
-    """Every score has a unit, a direction, its rows, and one finite float64 number a channel.
+    """Every score has a unit, a direction, its rows, and finite float64 numbers of channels.
 
     No lens has to state its formula; one that does states its degenerate cases too. How state and
     cost grow is written so that it can be compared.
@@ -48,9 +48,9 @@ def described(trial: Trial) -> None:
             assert result.importance.get(name) in (-1, 0, 1), f"score {name!r} has no direction"
             assert values.dtype == torch.float64 and values.device.type == "cpu", values.dtype
             expected = _widths(layers[layer]) if layer in layers else {1}
-            assert values.ndim == 1 and len(values) in expected, (
+            assert values.ndim == 0 or (values.ndim == 1 and len(values) in expected), (
                 f"layer {layer!r}: score {name!r} has shape {tuple(values.shape)}, "
-                f"expected one of {sorted(expected)} channels"
+                f"expected one of {sorted(expected)} channels, or ()"
             )
 
 

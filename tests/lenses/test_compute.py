@@ -13,11 +13,11 @@ from nodelens import Lens
 from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.metrics import get_metric, list_metrics
 
+# What they compare a layer with is given to a run.
+GIVEN = ("delta_alignment", "eigenvalue_alignment")
 # Feed-forward blocks and attention heads are not shown by one tensor.
 METRICS = [
-    name
-    for name in list_metrics()
-    if not name.startswith(("scar_", "attn_")) and name != "delta_alignment"
+    name for name in list_metrics() if not name.startswith(("scar_", "attn_")) and name not in GIVEN
 ]
 MODULES = {
     "linear": (lambda: nn.Linear(6, 4), (30, 6)),

@@ -27,7 +27,9 @@ class Setting:
         made = [k.example(wrapper)[0] for k in kinds if issubclass(k, MetricLens)]
         pairs = Lens.from_name("pairwise_redundancy_gaussian", partners="random", k=3, matrix=True)
         principal = Lens.from_name("mutual_information_gaussian", reference="pc1")
-        return [*(lens for lens in made if lens.is_compatible(wrapper)), pairs, principal]
+        # Those whose reads depend on the model are measured in one pass of their own.
+        able = [lens for lens in made if lens.is_compatible(wrapper) and lens.by_layer]
+        return [*able, pairs, principal]
 
     def everything(self) -> CompositeLens:
         return CompositeLens(self.lenses())

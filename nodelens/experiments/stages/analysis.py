@@ -15,6 +15,7 @@ from nodelens.experiments.artifacts import (
 )
 from nodelens.experiments.stage import Run, Stage
 from nodelens.report import Evidence, find
+from nodelens.result import LensResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,13 +40,15 @@ class AnalysisStage(Stage):
         )
 
     def run(self, run: Run) -> str:
+        import pandas as pd
+
         results = RunResults(run.folder.root)
         channels = results.channels
-        means = channels.drop(columns="channel").groupby("layer", sort=False).mean()
+        means = channels.drop(columns="channel").groupby("layer", sort=False).mean().T
         ranks = layer_ranks(channels)
         correlation = rank_correlation(channels)
         for name, table in {
-            LAYER_MEANS: means.T,
+            LAYER_MEANS: pd.concat([means, layer_numbers(results.scores)]),
             LAYER_RANKS: ranks,
             RANK_CORRELATION: correlation,
         }.items():
@@ -67,6 +70,18 @@ class AnalysisStage(Stage):
         )
         run.folder.write_json(FINDINGS, asdict(findings))
         return f"{len(findings.sentences)} findings"
+
+
+def layer_numbers(scores: LensResult) -> pd.DataFrame:
+    """Return the scores that are a number of the whole layer, scores by layers."""
+    import pandas as pd
+
+    named = {name: scores.scores(name) for name in scores.score_names}
+    found = {
+        name: {layer: float(value) for layer, value in values.items() if not value.ndim}
+        for name, values in named.items()
+    }
+    return pd.DataFrame({name: values for name, values in found.items() if values}).T
 
 
 def rank_correlation(channels: pd.DataFrame) -> pd.DataFrame:

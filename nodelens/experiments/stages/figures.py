@@ -84,7 +84,8 @@ def _curves(results: RunResults) -> list[Drawing]:
 
 def _tables(results: RunResults) -> list[Drawing]:
     alt = "Mean rank of each layer's channels by each score."
-    heatmap = partial(figures.plot_layer_heatmap, results.layer_ranks, values=results.layer_means)
+    means = results.layer_means.loc[results.layer_ranks.index]
+    heatmap = partial(figures.plot_layer_heatmap, results.layer_ranks, values=means)
     drawings: list[Drawing] = [(_entry("layer_heatmap", "heatmap", alt), heatmap)]
     if len(results.rank_correlation) > 1:
         alt = "Rank correlation of every two scores."
@@ -97,7 +98,10 @@ def _histograms(results: RunResults) -> list[Drawing]:
     scores = results.scores
     drawings: list[Drawing] = []
     for name in scores.score_names:
-        values = {layer: tensor.numpy() for layer, tensor in scores.scores(name).items()}
+        found = scores.scores(name).items()
+        values = {layer: tensor.numpy() for layer, tensor in found if tensor.ndim == 1}
+        if not values:
+            continue
         unit = scores.units.get(name, "")
         draw = partial(figures.plot_score_histogram, values, name=name, unit=unit)
         entry = _entry(f"histogram_{_slug(name)}", "histogram", f"Histogram of {name} by layer.")

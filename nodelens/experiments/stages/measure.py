@@ -217,6 +217,7 @@ def _write(run: Run, result: LensResult) -> tuple[int, int]:
     run.folder.note([f"{SCORES}/scores.safetensors", f"{SCORES}/result.json"])
     table = result.to_pandas()
     run.folder.write_table(SCORES_TABLE, table)
+    table = table[table["channel"].notna()]
     wide = table.pivot(index=["layer", "channel"], columns="score", values="value")
     wide = wide.reindex(index=table.set_index(["layer", "channel"]).index.unique())
     channels = wide[list(dict.fromkeys(table["score"]))].reset_index()

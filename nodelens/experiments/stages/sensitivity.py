@@ -112,12 +112,13 @@ def orders(config: Config, result: LensResult, layers: Mapping[str, int]) -> Ite
     """Yield an order for each score and mode, then one for each random seed."""
     section = _section(config)
     for number, score in enumerate(section.scores):
-        values = result.scores(score)
+        values = {k: v for k, v in result.scores(score).items() if v.ndim == 1}
         missing = [layer for layer in layers if layer not in values]
         if missing:
             raise config.error(
                 ("sensitivity", "scores", number),
-                f"{score!r} has no scores for {', '.join(missing)}; expected every hidden layer",
+                f"{score!r} has no scores of channels for {', '.join(missing)}; "
+                "expected every hidden layer",
             )
         for mode in section.modes:
             down = mode == "high"

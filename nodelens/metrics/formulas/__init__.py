@@ -8,6 +8,15 @@ from nodelens.metrics.formulas.alignment import (
     rayleigh_quotient,
     row_correlation,
 )
+from nodelens.metrics.formulas.atoms import (
+    information_about,
+    mean_of_others,
+    mean_pair_information,
+    mean_shared,
+    mean_synergy,
+    pair_information,
+    target_correlation,
+)
 from nodelens.metrics.formulas.basics import (
     correlation,
     gaussian_information,
@@ -30,6 +39,11 @@ from nodelens.metrics.formulas.classes import (
     scatter,
     separation,
 )
+from nodelens.metrics.formulas.dependence import (
+    Dependence,
+    determined_directions,
+    independent_information,
+)
 from nodelens.metrics.formulas.information import (
     explained_variance,
     information_bias,
@@ -39,43 +53,77 @@ from nodelens.metrics.formulas.information import (
 )
 from nodelens.metrics.formulas.normalise import (
     NORMALISATIONS,
+    minmax,
     normalised,
+    rank,
+    zscore,
 )
 from nodelens.metrics.formulas.pairs import (
     clamped_pairs,
+    drawn_clamped_pairs,
+    mean_drawn_partner,
     mean_partner,
     pair_synergy,
     pair_synergy_of_classes,
 )
+from nodelens.metrics.formulas.spectrum import (
+    cluster_gap,
+    cosines,
+    normalised_spectrum,
+    participation_ratio,
+    spectral_entropy,
+    spectral_overlap,
+)
 
 __all__ = [
     "NORMALISATIONS",
+    "Dependence",
     "binned_information",
     "boundary_distance",
     "clamped_pairs",
     "class_information",
     "class_spread",
     "class_tuning",
+    "cluster_gap",
     "correlation",
+    "cosines",
+    "determined_directions",
+    "drawn_clamped_pairs",
     "explained_variance",
     "gaussian_information",
+    "independent_information",
+    "information_about",
     "information_bias",
     "information_within_classes",
     "joined_bins",
     "left_out_class_quality",
     "left_out_quality",
     "log_variance_bias",
+    "mean_drawn_partner",
+    "mean_of_others",
+    "mean_pair_information",
     "mean_partner",
+    "mean_shared",
+    "mean_synergy",
+    "minmax",
     "norm_by_class",
     "normalised",
+    "normalised_spectrum",
+    "pair_information",
     "pair_synergy",
     "pair_synergy_of_classes",
     "partial_moments",
+    "participation_ratio",
     "pooled_classes",
     "preferred_class_index",
+    "rank",
     "ratio",
     "rayleigh_quotient",
     "row_correlation",
     "scatter",
     "separation",
+    "spectral_entropy",
+    "spectral_overlap",
+    "target_correlation",
+    "zscore",
 ]

@@ -7,7 +7,14 @@ from torch import Tensor
 
 from nodelens.metrics.formulas.basics import gaussian_information, ratio
 
-__all__ = ["clamped_pairs", "mean_partner", "pair_synergy", "pair_synergy_of_classes"]
+__all__ = [
+    "clamped_pairs",
+    "drawn_clamped_pairs",
+    "mean_drawn_partner",
+    "mean_partner",
+    "pair_synergy",
+    "pair_synergy_of_classes",
+]
 
 
 def clamped_pairs(rho: Tensor, eps: float = 1e-6, start: int = 0) -> int:
@@ -30,6 +37,26 @@ def mean_partner(pairs: Tensor, partners: Tensor | None = None, start: int = 0) 
     if partners is not None:
         return pairs.gather(1, partners).mean(1)
     return (pairs.sum(1) - pairs.diagonal(start)) / (channels - 1)
+
+
+def mean_drawn_partner(pairs: Tensor, partners: Tensor) -> Tensor:
+    """Return the mean over the partners drawn, j != i, `(channels,)`.
+
+    `pairs` is `(partners, channels)`, `partners` the channel numbers of its rows. The only partner
+    there is scores 0.
+    """
+    own = torch.zeros_like(pairs[0])
+    own[partners] = 1
+    total = pairs.sum(0)
+    total[partners] -= pairs.gather(1, partners[:, None])[:, 0]
+    return total / (len(partners) - own).clamp_(min=1)
+
+
+def drawn_clamped_pairs(rho: Tensor, partners: Tensor, eps: float = 1e-6) -> int:
+    """Return how many pairs with a partner drawn have abs(rho) above 1 - eps, each counted once."""
+    high = rho.abs() > 1 - eps
+    high.scatter_(1, partners[:, None], False)
+    return int(high.sum()) - int(high[:, partners].sum()) // 2
 
 
 def pair_synergy(rho: Tensor, target: Tensor, eps: float = 1e-6, start: int = 0) -> Tensor:
