@@ -29,9 +29,18 @@ _SCAR = "after Supernodes and Halos (SCAR), arXiv 2604.23475, which scores the u
 
 
 class _Attention(MetricLens):
+    """Scores of the heads of the queries, which is what an output projection takes in.
+
+    The number of `heads` comes from the model (its attention modules, else its configuration), or
+    is given: a number, for the layers chosen with `layers` or `pattern`, or `{layer: number}`. With
+    `per="key_value_head"` query heads that share a key and value are one slice, as they have to go
+    together.
+    """
+
     family = "attention"
     importance = +1
     state = "O(D)"
+    cost = "D"
     where = _WHERE
 
     def __init__(
@@ -125,9 +134,10 @@ class AttnActivationPower(_Attention):
     """Mean squared length of what every head gives, E ||x_h||^2, `(heads,)`.
 
     In squared activation units. Heads are those of the queries, which is what an output projection
-    takes in. Their number comes from the model (its attention modules, or its configuration), or
-    from `heads=`, a number or `{layer: number}`. With `per="key_value_head"` query heads that share
-    a key and value are one slice, as they have to go together.
+    takes in. Their number comes from the model (its attention modules, else its configuration), or
+    is given: `heads` is a number, for the layers chosen with `layers` or `pattern`, or
+    `{layer: number}`. With `per="key_value_head"` query heads that share a key and value are one
+    slice, as they have to go together.
     """
 
     unit = "activation^2"

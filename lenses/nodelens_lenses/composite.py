@@ -20,6 +20,13 @@ __all__ = ["AlignmentMinusRedundancy", "ClassInformativeScore", "CompositeImport
 
 
 class _Composite(MetricLens):
+    """A weighted sum of the scores of other lenses, each normalised within its layer.
+
+    `weights` are `{lens name: weight}`, with any metric lenses for parts; without them, those that
+    the docstring names. `options` are `{lens name: {option: value}}`. `normalise` is "minmax",
+    "rank" or "zscore".
+    """
+
     family = "composite"
     unit = "1"
     importance = +1

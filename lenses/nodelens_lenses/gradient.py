@@ -166,7 +166,7 @@ class Fisher(MetricLens):
     family = "gradient"
     unit = "loss^2 / weight^2"
     importance = +1
-    cost = "C D"
+    cost = "C + D; C D of a convolution"
     formula = (
         r"\frac1n \sum_r \sum_d \Bigl( \frac{\partial L_r}{\partial w_d} \Bigr)^2 = "
         r"\frac1n \sum_r \Bigl\lVert \sum_p g_{rp} x_{rp} \Bigr\rVert^2"
