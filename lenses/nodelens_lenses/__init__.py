@@ -3,8 +3,10 @@
 from nodelens_lenses import (
     activation,
     alignment,
+    directions,
     gradient,
     information,
+    noise,
     redundancy,
     scar,
     silencing,
@@ -15,8 +17,10 @@ from nodelens_lenses import (
 __all__ = [
     "activation",
     "alignment",
+    "directions",
     "gradient",
     "information",
+    "noise",
     "redundancy",
     "scar",
     "silencing",

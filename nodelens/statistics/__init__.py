@@ -5,26 +5,29 @@ from nodelens.statistics.comoments import (
     ClassMoments,
     CoMoments,
     CrossMoments,
+    GroupCoMoments,
     LabelledCoMoments,
 )
 from nodelens.statistics.gradients import ActivationGradient, WeightUpdates
 from nodelens.statistics.moments import AbsoluteMean, Extremes, Mean, Moments, NearZero
-from nodelens.statistics.patches import PatchMoments, PositionMoments
+from nodelens.statistics.patches import ClassPatchMoments, PatchMoments, PositionMoments
 from nodelens.statistics.read import Read
 from nodelens.statistics.reduce import wide
 from nodelens.statistics.sample import Sample
 from nodelens.statistics.sketch import Histogram, QuantileSketch
-from nodelens.statistics.weights import RowNorms, Weights
+from nodelens.statistics.weights import RowCosines, RowNorms, SingularValues, Weights
 from nodelens.statistics.window import Window
 
 __all__ = [
     "AbsoluteMean",
     "ActivationGradient",
     "ClassMoments",
+    "ClassPatchMoments",
     "CoMoments",
     "Constant",
     "CrossMoments",
     "Extremes",
+    "GroupCoMoments",
     "Histogram",
     "LabelledCoMoments",
     "Mean",
@@ -34,8 +37,10 @@ __all__ = [
     "PositionMoments",
     "QuantileSketch",
     "Read",
+    "RowCosines",
     "RowNorms",
     "Sample",
+    "SingularValues",
     "Statistic",
     "WeightUpdates",
     "Weights",

@@ -10,12 +10,13 @@ from typing_extensions import Self
 
 from nodelens.errors import MergeError
 from nodelens.statistics.base import Statistic
+from nodelens.statistics.comoments import ClassMoments, class_labels, indicators
 from nodelens.statistics.moments import CentralMoments, Moments
-from nodelens.statistics.reduce import wide
+from nodelens.statistics.reduce import centred, wide
 from nodelens.statistics.sample import Sample
 from nodelens.statistics.window import Window
 
-__all__ = ["PatchMoments", "PositionMoments"]
+__all__ = ["ClassPatchMoments", "PatchMoments", "PositionMoments"]
 
 
 @dataclass
@@ -44,10 +45,43 @@ class PatchMoments(CentralMoments):
             first += block.deviation.sum(0)
             second += block.square.sum(0)
         first, second = first.view(channels, *space), second.view(channels, *space)
-        rows, sums, squares = _tap_sums(window, first, second, centre, batch)
+        samples = wide(maps.mean).new_full((channels,), batch)
+        windows, sums, squares = _tap_sums(window, first, second, centre, samples)
+        rows = windows * batch
         mean = sums / max(rows, 1)
         m2 = (squares - rows * mean.square()).clamp_(min=0)
         return cls(rows, mean + centre.repeat_interleave(window.taps), m2)
+
+
+@dataclass
+class ClassPatchMoments(ClassMoments):
+    """Moments within every class of every entry of a convolution's window, as `ClassMoments`.
+
+    `mean` and `m2` are `(classes, input channels * taps)`, `counts` windows, not samples. Measured
+    as `PatchMoments` are, without unfolding; without a window this is `ClassMoments`.
+    """
+
+    @classmethod
+    def measure(cls, sample: Sample) -> Self:
+        window = sample.window
+        if window is None:
+            return super().measure(sample)
+        labels, maps = class_labels(sample), sample.values.flatten(2)
+        member = indicators(labels).to(maps.dtype)
+        samples = member.sum(0).long()
+        centre, deviation = _class_centres(replace(sample, values=maps), labels, member, samples)
+        space, many = sample.values.shape[2:], len(samples) * maps.shape[1]
+        first, second = (
+            wide(member.mT @ powers.flatten(1)).view(many, *space)
+            for powers in (deviation, deviation.square())
+        )
+        each = wide(samples.to(maps.dtype)).repeat_interleave(maps.shape[1])
+        windows, *sums = _tap_sums(window, first, second, centre.flatten(), each)
+        total, squares = (x.view(len(samples), -1) for x in sums)
+        counts = samples * windows
+        mean = total / counts.clamp(min=1)[:, None]
+        m2 = (squares - counts[:, None] * mean.square()).clamp_(min=0)
+        return cls(int(counts.sum()), counts, mean + centre.repeat_interleave(window.taps, 1), m2)
 
 
 @dataclass
@@ -79,16 +113,35 @@ class PositionMoments(CentralMoments):
         return values.view(-1, *self.space)
 
 
+def _class_centres(
+    maps: Sample, labels: torch.Tensor, member: torch.Tensor, samples: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean of every channel in every class, 0 without samples, and the values less that."""
+    deviation = maps.deviation
+    sums = member.mT @ deviation.mean(2) if deviation.shape[2] else member.mT @ deviation.sum(2)
+    offset = sums / samples.clamp(min=1)[:, None].to(sums.dtype)
+    centre = (maps.refined_mean + wide(offset)) * (samples > 0)[:, None]
+    return centre, centred(deviation, offset[labels])
+
+
 def _tap_sums(
-    window: Window, first: torch.Tensor, second: torch.Tensor, centre: torch.Tensor, batch: int
+    window: Window,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    centre: torch.Tensor,
+    samples: torch.Tensor,
 ) -> tuple[int, torch.Tensor, torch.Tensor]:
-    """Sums over all windows of the centred value and its square; padding counts as minus centre."""
-    shift = centre.view(-1, *[1] * (first.ndim - 1))
+    """Windows a map, and sums over all windows of the centred value and its square.
+
+    Padding counts as minus centre; `samples` `(channels,)` is how many maps were summed.
+    """
+    ends = [1] * (first.ndim - 1)
+    shift = centre.view(-1, *ends)
     # Padding holds zero, that is minus the centre: pad zeros where values live, then correct.
     inside = window.padded(torch.ones_like(first)[None], value=0.0)[0]
-    outside = (1 - inside) * batch
+    outside = (1 - inside) * samples.view(-1, *ends)
     padded_first = window.padded(first[None])[0] * inside - shift * outside
     padded_second = window.padded(second[None])[0] * inside + shift.square() * outside
     sums, squares = window.tap_sums(padded_first), window.tap_sums(padded_second)
     ones = window.tap_sums(torch.ones_like(padded_first[:1]))
-    return int(ones[0]) * batch, sums, squares
+    return int(ones[0]), sums, squares

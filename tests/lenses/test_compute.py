@@ -13,9 +13,12 @@ from nodelens import Lens
 from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.metrics import get_metric, list_metrics
 
-# Scar lenses score feed-forward blocks, which one tensor does not show.
+# Scar lenses score feed-forward blocks, and bn_scale a norm, which one tensor does not show.
 METRICS = [
-    name for name in list_metrics() if not name.startswith("scar_") and name != "delta_alignment"
+    name
+    for name in list_metrics()
+    if not name.startswith("scar_")
+    and name not in ("bn_scale", "delta_alignment", "normalized_delta_alignment")
 ]
 MODULES = {
     "linear": (lambda: nn.Linear(6, 4), (30, 6)),

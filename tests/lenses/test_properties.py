@@ -58,7 +58,8 @@ def network() -> nn.Module:
 
 
 def every_metric(**options: Any) -> CompositeLens:
-    names = [n for n in list_metrics() if not n.startswith(("scar_", "delta_")) and "." not in n]
+    others = ("scar_", "delta_alignment", "normalized_delta_", "bn_scale")
+    names = [n for n in list_metrics() if not n.startswith(others) and "." not in n]
     return CompositeLens([Lens.from_name(name, **options) for name in names])
 
 

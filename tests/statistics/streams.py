@@ -15,8 +15,10 @@ from nodelens import Lens
 from nodelens.model.layers import describe
 from nodelens.statistics import (
     ActivationGradient,
+    ClassPatchMoments,
     CoMoments,
     Constant,
+    GroupCoMoments,
     Histogram,
     Moments,
     NearZero,
@@ -38,12 +40,14 @@ OPTIONS: dict[type[Statistic], list[dict[str, Any]]] = {
     Moments: [{}, {"order": 4}],
     NearZero: [{}, {"eps": 0.3}],
     CoMoments: [{}, {"start": 1, "stop": 3}],
+    GroupCoMoments: [{"groups": 1}, {"groups": CHANNELS}],
     Histogram: [{"low": -1.5, "high": 2.0, "bins": 7}],
     QuantileSketch: [{}, {"octaves": 2}],
     ActivationGradient: [{}, {"per": "sample"}, {"reduction": "mean"}],
 }
 LAYOUTS: dict[type[Statistic], list[str]] = {
     PatchMoments: ["rows", "windows"],
+    ClassPatchMoments: ["rows", "windows"],
     PositionMoments: ["images"],
     WeightUpdates: ["rows", "windows"],
 }
@@ -131,7 +135,7 @@ def _shapes(layout: str, rows: int) -> tuple[tuple[int, ...], tuple[int, ...] | 
 def sample_for(kind: Kind, rows: int, **options: Any) -> Sample:
     """A sample for a kind; what reads patches gets the layer's input as its values."""
     sample = stream(kind.layout, rows, **options)
-    if kind.layout == "windows" and kind.statistic is PatchMoments:
+    if kind.layout == "windows" and kind.statistic in (PatchMoments, ClassPatchMoments):
         assert sample.inputs is not None
         shift = options.get("shift", 0.0)
         return replace(sample, values=sample.inputs + shift, gradient=None, inputs=None)

@@ -5,8 +5,14 @@ scores 0; nothing is divided by an epsilon.
 """
 
 from nodelens.metrics.formulas.alignment import (
+    class_quotient,
+    covariance_alignment,
+    group_blocks,
+    group_total,
+    principal_cosine,
     rayleigh_quotient,
     row_correlation,
+    total_squares,
 )
 from nodelens.metrics.formulas.basics import (
     correlation,
@@ -15,6 +21,7 @@ from nodelens.metrics.formulas.basics import (
 )
 from nodelens.metrics.formulas.information import (
     explained_variance,
+    information_above_noise,
 )
 from nodelens.metrics.formulas.pairs import (
     clamped_pairs,
@@ -22,16 +29,31 @@ from nodelens.metrics.formulas.pairs import (
     pair_synergy,
     pair_synergy_of_classes,
 )
+from nodelens.metrics.formulas.weights import (
+    spectral_gap,
+    spectral_norm_ratio,
+    stable_rank,
+)
 
 __all__ = [
     "clamped_pairs",
+    "class_quotient",
     "correlation",
+    "covariance_alignment",
     "explained_variance",
     "gaussian_information",
+    "group_blocks",
+    "group_total",
+    "information_above_noise",
     "mean_partner",
     "pair_synergy",
     "pair_synergy_of_classes",
+    "principal_cosine",
     "ratio",
     "rayleigh_quotient",
     "row_correlation",
+    "spectral_gap",
+    "spectral_norm_ratio",
+    "stable_rank",
+    "total_squares",
 ]
