@@ -40,6 +40,10 @@ __all__ = [
 ]
 
 _SPATIAL = ("unfold", "patchwise", "pixels", "gap")
+_CONSTANT = (
+    r"and so do inputs that never vary with `regularization=0`; otherwise they give $1/D$, or "
+    r"`regularization` with `relative=False`."
+)
 
 
 class _Alignment(MetricLens):
@@ -182,7 +186,7 @@ class RqSpatial(_Quotient):
         r"$S$ is the covariance of the input's pixels, $\lambda$ is `regularization`, "
         r"$D$ counts input channels"
     )
-    degenerate = "A kernel whose taps sum to zero, and inputs that never vary, score 0."
+    degenerate = "A kernel whose taps sum to zero scores 0, " + _CONSTANT
 
 
 @Lens.register("rq_fast", aliases=("rq_gap",))
@@ -202,7 +206,7 @@ class RqFast(_Quotient):
         r"$S$ is the covariance of the input maps' means over space, $\lambda$ is "
         r"`regularization`, $D$ counts input channels"
     )
-    degenerate = "A kernel whose taps sum to zero, and inputs that never vary, score 0."
+    degenerate = "A kernel whose taps sum to zero scores 0, " + _CONSTANT
 
 
 class _ClassQuotient(_Alignment):
@@ -254,8 +258,8 @@ class ConditionalRayleighQuotient(_ClassQuotient):
         r"$p_c$ their share of all rows"
     )
     degenerate = (
-        "A row without weights scores 0, and so does every unit in a class whose inputs do not "
-        "vary. No class with two rows is an error."
+        f"A row without weights scores 0, {_CONSTANT} A class whose inputs never vary counts with "
+        "that. It is an error if no class has two rows."
     )
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
@@ -267,7 +271,7 @@ class DeltaRq(_ClassQuotient):
     """Rayleigh quotient of all rows minus that within a class, `(channels,)`.
 
     How much of what a unit follows tells classes apart: about 0 for labels that say nothing of the
-    inputs, and exactly 0 for a single class. With `relative=False` it is the variance between
+    inputs, and 0 for a single class. With `relative=False` it is the variance between
     classes, so hardly ever negative; the relative one is negative where a unit follows what varies
     within classes. Both are of the rows that have a label.
     """
@@ -348,7 +352,10 @@ class NormalizedDeltaAlignment(DeltaAlignment):
 
     formula = r"\frac{q(\Delta w)}{\lVert \Delta w \rVert}, \qquad \Delta w = w - w_0"
     where = r"$q(\Delta w)$ is [delta_alignment](delta_alignment.md), $w_0$ the row before training"
-    degenerate = "A row that has not moved, and inputs that never vary, score 0."
+    degenerate = (
+        "A row that has not moved scores 0; where inputs never vary, what is left of the quotient, "
+        r"$1/D$, is still divided by the norm."
+    )
 
     def score_units(self, score: str) -> tuple[str, int]:
         return ("1/weight" if self.relative else "activation^2/weight"), self.importance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -10,6 +11,7 @@ from typing_extensions import Self
 
 from nodelens.errors import MergeError
 from nodelens.statistics.base import Statistic
+from nodelens.statistics.blocks import elements
 from nodelens.statistics.comoments import ClassMoments, class_labels, indicators
 from nodelens.statistics.moments import CentralMoments, Moments
 from nodelens.statistics.reduce import centred, wide
@@ -66,22 +68,15 @@ class ClassPatchMoments(ClassMoments):
         window = sample.window
         if window is None:
             return super().measure(sample)
-        labels, maps = class_labels(sample), sample.values.flatten(2)
-        member = indicators(labels).to(maps.dtype)
-        samples = member.sum(0).long()
-        centre, deviation = _class_centres(replace(sample, values=maps), labels, member, samples)
-        space, many = sample.values.shape[2:], len(samples) * maps.shape[1]
-        first, second = (
-            wide(member.mT @ powers.flatten(1)).view(many, *space)
-            for powers in (deviation, deviation.square())
-        )
-        each = wide(samples.to(maps.dtype)).repeat_interleave(maps.shape[1])
-        windows, *sums = _tap_sums(window, first, second, centre.flatten(), each)
-        total, squares = (x.view(len(samples), -1) for x in sums)
-        counts = samples * windows
-        mean = total / counts.clamp(min=1)[:, None]
-        m2 = (squares - counts[:, None] * mean.square()).clamp_(min=0)
-        return cls(int(counts.sum()), counts, mean + centre.repeat_interleave(window.taps, 1), m2)
+        labels = class_labels(sample)
+        # Only those of the batch: room for every class there is would be far more than the maps.
+        present = labels.unique() if len(labels) else labels.new_zeros(1)
+        maps = replace(sample, values=sample.values.flatten(2))
+        found = _class_windows(maps, window, sample.values.shape[2:], present, labels)
+        spread = [x.new_zeros((indicators(labels).shape[1], *x.shape[1:])) for x in found]
+        for whole, part in zip(spread, found, strict=True):
+            whole[present] = part
+        return cls(int(spread[0].sum()), *spread)
 
 
 @dataclass
@@ -113,15 +108,45 @@ class PositionMoments(CentralMoments):
         return values.view(-1, *self.space)
 
 
+def _class_windows(
+    maps: Sample,
+    window: Window,
+    space: Sequence[int],
+    present: torch.Tensor,
+    labels: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Windows, mean and sum of squared deviations of every entry, for the classes `present`."""
+    member = (labels[:, None] == present).to(maps.values.dtype)
+    samples = member.sum(0)
+    centre, deviation = _class_centres(maps, member, samples)
+    powers = deviation.flatten(1), deviation.square().flatten(1)
+    parts = []
+    for some in torch.arange(len(present)).split(_at_once(deviation)):
+        first, second = (wide(member[:, some].mT @ x).view(-1, *space) for x in powers)
+        each = wide(samples[some]).repeat_interleave(deviation.shape[1])
+        parts.append(_tap_sums(window, first, second, centre[some].flatten(), each))
+    sums, squares = (
+        torch.cat(x).view(len(present), -1) for x in list(zip(*parts, strict=True))[1:]
+    )
+    counts = samples.long() * parts[0][0]
+    mean = sums / counts.clamp(min=1)[:, None]
+    m2 = (squares - counts[:, None] * mean.square()).clamp_(min=0)
+    return counts, mean + centre.repeat_interleave(window.taps, 1), m2
+
+
+def _at_once(maps: torch.Tensor) -> int:
+    """How many classes' sums of maps to hold at a time."""
+    return int(max(elements(maps) // max(maps.shape[1] * maps.shape[2], 1), 1))
+
+
 def _class_centres(
-    maps: Sample, labels: torch.Tensor, member: torch.Tensor, samples: torch.Tensor
+    maps: Sample, member: torch.Tensor, samples: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The mean of every channel in every class, 0 without samples, and the values less that."""
     deviation = maps.deviation
-    sums = member.mT @ deviation.mean(2) if deviation.shape[2] else member.mT @ deviation.sum(2)
-    offset = sums / samples.clamp(min=1)[:, None].to(sums.dtype)
+    offset = (member.mT @ deviation.mean(2)) / samples.clamp(min=1)[:, None]
     centre = (maps.refined_mean + wide(offset)) * (samples > 0)[:, None]
-    return centre, centred(deviation, offset[labels])
+    return centre, centred(deviation, member @ offset)
 
 
 def _tap_sums(
@@ -138,7 +163,7 @@ def _tap_sums(
     ends = [1] * (first.ndim - 1)
     shift = centre.view(-1, *ends)
     # Padding holds zero, that is minus the centre: pad zeros where values live, then correct.
-    inside = window.padded(torch.ones_like(first)[None], value=0.0)[0]
+    inside = window.padded(torch.ones_like(first[:1])[None], value=0.0)[0]
     outside = (1 - inside) * samples.view(-1, *ends)
     padded_first = window.padded(first[None])[0] * inside - shift * outside
     padded_second = window.padded(second[None])[0] * inside + shift.square() * outside

@@ -66,13 +66,20 @@ class RowCosines(Constant):
 
 @dataclass
 class SingularValues(Constant):
-    """Singular values of the weight rows of every group, `(groups, rank)`, from the largest."""
+    """Singular values of the weight rows of every group, `(groups, rank)`, from the largest.
+
+    Roots of the eigenvalues of the smaller product of the matrix with itself: several times faster
+    than a decomposition of the matrix, and good to 1e-8 of the largest in float64.
+    """
 
     singular: Tensor
 
     @classmethod
     def measure(cls, sample: Sample) -> Self:
-        return cls(torch.linalg.svdvals(wide(_by_group(sample))))
+        rows = wide(_by_group(sample))
+        short = rows if rows.shape[1] <= rows.shape[2] else rows.mT
+        powers = torch.linalg.eigvalsh(short @ short.mT).clamp_(min=0)
+        return cls(powers.flip(-1).sqrt())
 
 
 @dataclass

@@ -128,6 +128,25 @@ def test_a_named_quotient_is_the_quotient_with_that_view(name: str, spatial: str
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("name", ["cond_rq", "rq_fast", "rq_patchwise", "rq_spatial"])
+def test_quotients_of_inputs_that_never_vary(name: str):
+    model, x = nn.Conv2d(2, 3, 2).double(), torch.full((6, 2, 4, 4), 0.1, dtype=DOUBLE)
+    model.weight.data[1] = 0
+    width = 2 if name in ("rq_fast", "rq_spatial") else 8
+    for options, expected in (
+        ({}, 1 / width),
+        ({"relative": False, "regularization": 0.5}, 0.5),
+        ({"regularization": 0.0}, 0.0),
+    ):
+        lens = Lens.from_name(name, **options)
+        found = lens.analyse(model, (x, torch.arange(6) % 2))["model"][lens.name]
+        # Positions count by their input variance, and here none has any.
+        wanted = 0.0 if name == "rq_patchwise" else expected
+        torch.testing.assert_close(
+            found, torch.tensor([wanted, 0.0, wanted], dtype=DOUBLE), rtol=1e-6, atol=1e-12
+        )
+
+
 def classes(*, sizes: tuple[int, ...], gap: float) -> tuple[Tensor, Tensor]:
     """White inputs in every class of some size, whose means lie `gap` apart on the first axis."""
     parts, labels = [], []
