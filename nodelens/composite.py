@@ -93,6 +93,16 @@ class CompositeLens(Planned):
         order = wanted if route is None else sorted(wanted, key=route.order)
         return {layer: wanted[layer] for layer in order}
 
+    def constants(self, model: ModelWrapper) -> Measured | None:
+        found: Measured = {}
+        for lens in self.lenses:
+            theirs = lens.constants(model)
+            if theirs is None:
+                return None
+            for layer, statistics in theirs.items():
+                found.setdefault(layer, {}).update(statistics)
+        return found
+
     @property
     def _readers(self) -> list[ReadingLens]:
         return [lens for lens in self.lenses if isinstance(lens, ReadingLens)]

@@ -111,10 +111,7 @@ class Lens(Described, ABC):
 
     @classmethod
     def example(cls, model: ModelWrapper) -> tuple[Lens, dict[str, Any]]:
-        """Return a lens for `model` and the options of a run: what `nodelens.testing` tries.
-
-        To be overridden where the constructor, or a run, needs an option.
-        """
+        """Return a lens, and options of a run, for `nodelens.testing`; override it to give some."""
         return cls(), {}
 
     # Options
@@ -206,6 +203,10 @@ class Lens(Described, ABC):
         """Return the reads of every selected layer; none for a lens that reads on its own."""
         return {}
 
+    def constants(self, model: ModelWrapper) -> Measured | None:
+        """Return what is read of every layer, where that is weights alone; else None."""
+        return None
+
     def _bodies(
         self, model: ModelWrapper, intervention_kwargs: Mapping[str, Any]
     ) -> list[Callable[[], Any]]:
@@ -243,16 +244,17 @@ class Lens(Described, ABC):
     # Running
 
     def analyse(self, model: Any, *inputs: Any, **kwargs: Any) -> LensResult:
-        """Return the scores of one batch.
+        """Return the scores of one batch; of weights alone, where a lens reads no more, of none.
 
         One input is a batch of any kind (tensor, `(inputs, targets)`, tokenizer dict,
         `(inputs, {options})`); several are the model's positional inputs.
         """
         aggregator = self.aggregator()
         stream = Stream.open(self, model, kwargs)
-        for statistics in stream.measured(iter([as_one(inputs)])):
-            aggregator.update(statistics)
-        aggregator.remark(stream.remarks())
+        if inputs or not stream.without_batch(aggregator):
+            for statistics in stream.measured(iter([as_one(inputs)])):
+                aggregator.update(statistics)
+            aggregator.remark(stream.remarks())
         return aggregator.result()
 
     def analyse_batched(
@@ -295,13 +297,15 @@ class Lens(Described, ABC):
         jackknife standard error to every score, from the stream's batches dealt to `groups`
         groups; not with `resume`. Where statistics and work exceed `memory_budget` (bytes, or text
         such as "2 GiB") layers are shared out to several passes, and the scores are the same;
-        `resume` then names a file a pass. All else is as for `measure`.
+        `resume` then names a file a pass. Weights alone need no batch. All else: see `measure`.
         """
         looking_on = followers(self, until, groups if standard_errors else None, kwargs)
         if memory_budget is not None:
             check_one_pass(looking_on)
             return self._run_within(memory_budget, model, batches, **kwargs)
-        result = self.measure(model, batches, looking_on=looking_on, **kwargs).result()
+        aggregator = self.measure(model, batches, looking_on=looking_on, **kwargs)
+        Stream.after(aggregator, self, model, kwargs)
+        result = aggregator.result()
         for follower in looking_on:
             follower.conclude(result)
         return result

@@ -74,6 +74,28 @@ class Stream:
             self.settled[key] = make()
         return self.settled[key]
 
+    def without_batch(self, aggregator: Aggregator) -> bool:
+        """Take in what the lens reads, where that is weights alone; return whether it is.
+
+        Without a pass it is not known which layers are called, so all count.
+        """
+        try:
+            found = self.lens.constants(self.model)
+        except NodeLensError as error:
+            error.within(f"lens {self.lens.name!r}")
+            raise
+        if found is not None:
+            aggregator.update(found)
+        return found is not None
+
+    @classmethod
+    def after(cls, aggregator: Aggregator, lens: Lens, model: Any, options: Any) -> None:
+        """Read weights behind a run in which there was no batch, where the lens reads no more."""
+        if not aggregator.batches:
+            run = keywords(type(lens).measure)
+            own = {name: value for name, value in options.items() if name not in run}
+            cls.open(lens, model, own).without_batch(aggregator)
+
     def remarks(self) -> list[str]:
         """Return what a reader of the scores must know of this run."""
         missed = self.lens.left_out(self.model)

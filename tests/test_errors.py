@@ -426,7 +426,7 @@ def test_what_fails_for_want_of_memory_is_not_tried_again():
 
 
 NEAREST = {
-    "wieght": "weight_magnitude",
+    "magnitdue": "weight_magnitude",
     "weigth_magnitude": "weight_magnitude",
     "kurtosis": "activation_kurtosis",
     "Rayleigh": "rayleigh_quotient",

@@ -24,7 +24,8 @@ class Layer(Constant):
     """What a lens may know of a layer; equal in every batch, so it is kept as a constant.
 
     `channels` is the number of output channels, `inputs` of input channels, `width` the length of
-    a weight row. `window` is there for convolutions. `in_ffn` marks an FFN's down projection.
+    a weight row. `window` is there for convolutions. `in_ffn` marks an FFN's down projection,
+    `scaled` a layer that a BatchNorm with a scale follows: both are known once a pass was seen.
     `heads` is how many heads an attention's output projection takes in, side by side, and
     `key_value_heads` how many keys and values these share; 0 for any other layer.
     """
@@ -37,11 +38,17 @@ class Layer(Constant):
     in_ffn: bool = False
     heads: int = 0
     key_value_heads: int = 0
+    scaled: bool = False
 
     @property
     def is_convolution(self) -> bool:
         """Return whether the layer slides a window over maps."""
         return self.window is not None
+
+    @property
+    def groups(self) -> int:
+        """Return how many groups the channels fall into, each with inputs of its own."""
+        return 1 if self.window is None else self.window.groups
 
     @classmethod
     def measure(cls, sample: Sample, *args: Any, **kwargs: Any) -> Self:

@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 
 from nodelens.errors import InvalidValueError, MissingTargetsError, ShapeError, nearest
 from nodelens.model.layers import Layer, is_transposed_linear, weight_rows
+from nodelens.model.norms import norm_scale
 
 __all__ = ["VIEWS", "look", "viewed_weights"]
 
@@ -102,7 +103,12 @@ def weight_difference(layer: Layer, module: nn.Module, reference: Tensor | None)
 
 
 def viewed_weights(view: str, layer: Layer, module: nn.Module, reference: Tensor | None) -> Tensor:
-    """Return the weight rows under a view: as they are, their change, or summed over taps."""
+    """Return the weight rows under a view: as they are, their change, or summed over taps.
+
+    Under "norm" they are the scale of the BatchNorm that follows, one number a row.
+    """
+    if view == "norm":
+        return norm_scale(layer, module)
     if view == "change":
         return weight_difference(layer, module, reference)
     rows = weight_rows(module)

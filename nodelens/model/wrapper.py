@@ -25,6 +25,7 @@ from nodelens.errors import (
 )
 from nodelens.model.attention import with_heads
 from nodelens.model.layers import Layer, describe, named
+from nodelens.model.norms import note_norm
 from nodelens.model.route import FAILURES, Route, learn_route
 from nodelens.model.session import alone, shapes_alone, untouched
 from nodelens.model.tracing import traced, traced_hosted
@@ -58,6 +59,8 @@ class ModelWrapper:
         self.layers: dict[str, Layer] = with_heads(layers, self._modules, self.module)
         self.tracked_layers = self._check_names(tracked_layers or list(self.layers))
         self._tracks_all = not tracked_layers
+        self._noted: Route | None = None
+        self.known_route()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "nnsight" not in vars(self):
@@ -170,12 +173,24 @@ class ModelWrapper:
         if known is None or again:
             known = learn_route(self.module, lambda: self._plain(batch))
             _ROUTES[self.module] = known
+            self.known_route()
         return known
 
     def known_route(self) -> Route | None:
         """Return the route if a pass has shown it already, and the model is still built so."""
         known = _ROUTES.get(self.module)
-        return known if known is not None and known.modules == self._names else None
+        if known is None or known.modules != self._names:
+            return None
+        if known is not self._noted:
+            self._note_norms(known)
+        return known
+
+    def _note_norms(self, route: Route) -> None:
+        self._noted = route
+        for name, norm in route.norm_after.items():
+            layer = self.layers[name]
+            if note_norm(self._modules[name], self._modules[norm], layer):
+                self.layers[name] = replace(layer, scaled=True)
 
     def trace(
         self,
@@ -228,6 +243,7 @@ class ModelWrapper:
     def follow(self, route: Route, tracer: Any) -> None:
         """Take part in a trace that is open already, on a route that is known."""
         _ROUTES[self.module] = route
+        self.known_route()
         self._tracer = tracer
 
     @contextmanager

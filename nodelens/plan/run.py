@@ -10,6 +10,9 @@ from nodelens.errors import InvalidValueError
 from nodelens.lens import Lens
 from nodelens.memory import as_bytes, shown_bytes
 from nodelens.model.facts import Facts, learn_facts
+from nodelens.model.gather import Measured, plan_reads
+from nodelens.model.route import Route
+from nodelens.model.session import untouched
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.plan.again import Again
 from nodelens.plan.packing import Prices, Share, packed
@@ -33,6 +36,15 @@ class Planned(ReadingLens):
     def parts(self) -> list[tuple[str, Lens]]:
         """Return the lenses it is made of, with their labels in a result."""
         return [(self.name, self)]
+
+    def constants(self, model: ModelWrapper) -> Measured | None:
+        wanted = self.wanted(model)
+        if any(read.site != "weight" for reads in wanted.values() for read in reads):
+            return None
+        layers = [located(model, name) for name in wanted]
+        with untouched(model.module):
+            found = plan_reads(model, Route(), wanted, layers).constants
+        return {name: dict(statistics) for name, statistics in found.items()}
 
     @staticmethod
     def _label(label: str, lens: Lens, score: str) -> str:

@@ -6,19 +6,20 @@ from nodelens.statistics.comoments import (
     ClassMoments,
     CoMoments,
     CrossMoments,
+    GroupCoMoments,
     LabelledCoMoments,
 )
 from nodelens.statistics.gradients import ActivationGradient, WeightFisher, WeightUpdates
 from nodelens.statistics.joint import JointCounts
 from nodelens.statistics.moments import AbsoluteMean, Extremes, Mean, Moments, NearZero
 from nodelens.statistics.partners import PartnerMoments
-from nodelens.statistics.patches import PatchMoments, PositionMoments
+from nodelens.statistics.patches import ClassPatchMoments, PatchMoments, PositionMoments
 from nodelens.statistics.read import Read
 from nodelens.statistics.reduce import wide
 from nodelens.statistics.reference import ReferenceSpectrum
 from nodelens.statistics.sample import Sample
 from nodelens.statistics.sketch import Histogram, QuantileSketch
-from nodelens.statistics.weights import RowNorms, Weights
+from nodelens.statistics.weights import RowCosines, RowNorms, SingularValues, Weights
 from nodelens.statistics.window import Window
 
 __all__ = [
@@ -27,10 +28,12 @@ __all__ = [
     "ClassCoMoments",
     "ClassCrossMoments",
     "ClassMoments",
+    "ClassPatchMoments",
     "CoMoments",
     "Constant",
     "CrossMoments",
     "Extremes",
+    "GroupCoMoments",
     "Histogram",
     "JointCounts",
     "LabelledCoMoments",
@@ -43,8 +46,10 @@ __all__ = [
     "QuantileSketch",
     "Read",
     "ReferenceSpectrum",
+    "RowCosines",
     "RowNorms",
     "Sample",
+    "SingularValues",
     "Statistic",
     "WeightFisher",
     "WeightUpdates",

@@ -17,7 +17,15 @@ from nodelens.statistics.blocks import elements
 from nodelens.statistics.reduce import centred, channel_sum, gram, mix, wide
 from nodelens.statistics.sample import Sample
 
-__all__ = ["TILE_SHARE", "ClassMoments", "CoMoments", "CrossMoments", "LabelledCoMoments", "tiles"]
+__all__ = [
+    "TILE_SHARE",
+    "ClassMoments",
+    "CoMoments",
+    "CrossMoments",
+    "GroupCoMoments",
+    "LabelledCoMoments",
+    "tiles",
+]
 
 _DIAGONAL = 256
 TILE_SHARE = 4
@@ -98,6 +106,35 @@ class LabelledCoMoments(CoMoments):
     """Co-moments of the rows that have a target: the same rows as targets' own statistics see."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"targets"})
+
+
+@dataclass
+class GroupCoMoments(Statistic):
+    """Rows, mean `(channels,)` and sums of products of deviations within groups of channels alone.
+
+    `m2` is `(groups, channels of a group, channels of a group)`, groups one after the other: what
+    the units of a grouped convolution see of its patches. Merged as `CoMoments`.
+    """
+
+    rows: int
+    mean: Tensor
+    m2: Tensor
+
+    @classmethod
+    def measure(cls, sample: Sample, *, groups: int) -> Self:
+        grouped = sample.deviation.unflatten(1, (groups, -1))
+        axes = "rgi,rgj->gij" if grouped.ndim == 3 else "rgip,rgjp->gij"
+        return cls(sample.rows, sample.refined_mean, torch.einsum(axes, grouped, grouped))
+
+    def merge(self, other: Self) -> None:
+        self.check_mergeable(other)
+        share, weight = mix(self.rows, other.rows)
+        gap = other.mean.to(self.mean.dtype) - self.mean
+        grouped = gap.unflatten(0, (len(self.m2), -1))
+        self.m2 += other.m2
+        self.m2 += grouped[:, :, None] * grouped[:, None, :] * weight
+        self.mean += gap * share
+        self.rows += other.rows
 
 
 @dataclass

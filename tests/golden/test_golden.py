@@ -21,7 +21,13 @@ RENAMED = {"target_outputs": "targets", "sampling_strategy": "partners"}
 # The reference takes quantiles of all samples; ours are those of a sketch, within a hundredth.
 RELATIVE = {"activation_outlier_index": 0.01}
 # It works in float32: the information of channels that tell next to nothing is rounding there.
-ABSOLUTE = {"mutual_information_gaussian": 2e-8}
+ABSOLUTE = {
+    "mutual_information_gaussian": 2e-8,
+    # A difference of two numbers of up to 500.
+    "delta_rq": 5e-5,
+    # The cosine of a unit that is orthogonal to the leading directions.
+    "weight_activation_alignment": 1e-6,
+}
 
 
 @cache
@@ -49,6 +55,11 @@ def test_the_same_tensors_give_the_references_scores(entry: dict[str, Any]):
     name = lens_of(entry)
     source = arrays("inputs_conv.npz" if entry["key"].startswith("conv") else "inputs_linear.npz")
     call = {name: torch.from_numpy(source[array]) for name, array in renamed(entry["call"]).items()}
+    if "targets" in call:
+        # The reference repeats a sample's label for every row of its unfolded maps.
+        call["targets"] = call["targets"].repeat_interleave(
+            len(call["outputs"]) // len(call["targets"]), dim=0
+        )
     scores = get_metric(name, **renamed(entry["params"])).compute(**call)
     expected = arrays("reference_values.npz")[entry["key"]]
     np.testing.assert_allclose(
@@ -61,10 +72,17 @@ def test_every_lens_that_both_systems_have_is_compared():
         "activation_mean",
         "activation_outlier_index",
         "activation_variance",
+        "conditional_rayleigh_quotient",
         "delta_alignment",
+        "delta_rq",
+        "gaussian_mi_analytic",
         "mutual_information_gaussian",
         "pairwise_redundancy_gaussian",
         "rayleigh_quotient",
+        "spectral_gap",
+        "spectral_norm_ratio",
+        "weight_activation_alignment",
+        "weight_cosine_similarity",
         "taylor_saliency",
     }
 

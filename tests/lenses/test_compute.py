@@ -14,11 +14,10 @@ from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.metrics import get_metric, list_metrics
 
 # What they compare a layer with is given to a run.
-GIVEN = ("delta_alignment", "eigenvalue_alignment")
-# Feed-forward blocks and attention heads are not shown by one tensor.
-METRICS = [
-    name for name in list_metrics() if not name.startswith(("scar_", "attn_")) and name not in GIVEN
-]
+GIVEN = ("delta_alignment", "normalized_delta_alignment", "eigenvalue_alignment")
+# Feed-forward blocks, attention heads and norms are not shown by one tensor.
+UNSEEN = ("scar_", "attn_", "bn_scale")
+METRICS = [name for name in list_metrics() if not name.startswith(UNSEEN) and name not in GIVEN]
 MODULES = {
     "linear": (lambda: nn.Linear(6, 4), (30, 6)),
     "convolution": (lambda: nn.Conv2d(3, 4, 3, padding=1), (10, 3, 5, 6)),

@@ -59,7 +59,14 @@ def network() -> nn.Module:
 
 
 def every_metric(**options: Any) -> CompositeLens:
-    apart = ("scar_", "attn_", "delta_", "eigenvalue_alignment")
+    apart = (
+        "scar_",
+        "attn_",
+        "delta_alignment",
+        "normalized_delta_",
+        "bn_",
+        "eigenvalue_alignment",
+    )
     names = [n for n in list_metrics() if not n.startswith(apart) and "." not in n]
     return CompositeLens([Lens.from_name(name, **options) for name in names])
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
+from scipy.stats import norm
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
@@ -100,3 +101,9 @@ def _pair_table(channels: int, information: Callable[[list[int]], float]) -> Arr
     for i, j in combinations(range(channels), 2):
         table[i, j] = table[j, i] = information([i, j]) - max(single[i], single[j])
     return table
+
+
+def above_noise(rows: Array, noise: float) -> Array:
+    """Return how much wider a Gaussian is with the rows' variance than with the noise alone."""
+    spread = np.sqrt(rows.var(0, ddof=1) + noise**2)
+    return norm.entropy(scale=spread) - norm.entropy(scale=noise)

@@ -26,7 +26,7 @@ def pixels(maps: Array) -> Array:
 
 def pooled(maps: Array) -> Array:
     """Return `(samples, channels)`, the mean over space."""
-    return maps.reshape(*maps.shape[:2], -1).mean(-1)
+    return maps if maps.ndim == 2 else maps.reshape(*maps.shape[:2], -1).mean(-1)
 
 
 def row_targets(captured: Captured) -> Array:

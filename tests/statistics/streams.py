@@ -16,8 +16,10 @@ from nodelens.model.layers import describe
 from nodelens.statistics import (
     ActivationGradient,
     ClassCrossMoments,
+    ClassPatchMoments,
     CoMoments,
     Constant,
+    GroupCoMoments,
     Histogram,
     JointCounts,
     Moments,
@@ -43,6 +45,7 @@ OPTIONS: dict[type[Statistic], list[dict[str, Any]]] = {
     NearZero: [{}, {"eps": 0.3}],
     CoMoments: [{}, {"start": 1, "stop": 3}],
     PartnerMoments: [{"count": 2, "seed": 3}],
+    GroupCoMoments: [{"groups": 1}, {"groups": CHANNELS}],
     Histogram: [{"low": -1.5, "high": 2.0, "bins": 7}],
     QuantileSketch: [{}, {"octaves": 2}],
     JointCounts: [{}, {"bins": 8}],
@@ -50,6 +53,7 @@ OPTIONS: dict[type[Statistic], list[dict[str, Any]]] = {
 }
 LAYOUTS: dict[type[Statistic], list[str]] = {
     PatchMoments: ["rows", "windows"],
+    ClassPatchMoments: ["rows", "windows"],
     PositionMoments: ["images"],
     WeightFisher: ["rows", "windows"],
     WeightUpdates: ["rows", "windows"],
@@ -142,7 +146,7 @@ def sample_for(kind: Kind, rows: int, **options: Any) -> Sample:
         numbers = stream(kind.layout, rows, **{**options, "targets": "numbers"}).targets
         assert sample.targets is not None and numbers is not None
         return replace(sample, targets=torch.column_stack([sample.targets, numbers]))
-    if kind.layout == "windows" and kind.statistic is PatchMoments:
+    if kind.layout == "windows" and kind.statistic in (PatchMoments, ClassPatchMoments):
         assert sample.inputs is not None
         shift = options.get("shift", 0.0)
         return replace(sample, values=sample.inputs + shift, gradient=None, inputs=None)

@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodelens.errors import MergeError
-from nodelens.statistics import Constant, Mean, RowNorms, Statistic, Weights
+from nodelens.statistics import (
+    Constant,
+    Mean,
+    RowCosines,
+    RowNorms,
+    SingularValues,
+    Statistic,
+    Weights,
+)
 from tests.statistics.streams import (
     KINDS,
     LAYOUTS,
@@ -167,7 +175,7 @@ def test_another_statistic_cannot_be_merged_in(kind: Kind):
         measured.merge(Stranger(1, torch.zeros(3)))
 
 
-@pytest.mark.parametrize("constant", [RowNorms, Weights])
+@pytest.mark.parametrize("constant", [RowCosines, RowNorms, SingularValues, Weights])
 def test_a_constant_merges_with_its_equal_alone(constant: type[Constant]):
     sample = stream("rows", 5, seed=8)
     first = constant.measure(sample)

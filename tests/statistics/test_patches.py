@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 from nodelens.errors import MergeError
 from nodelens.model.layers import describe
-from nodelens.statistics import PatchMoments, PositionMoments, Sample, Window
+from nodelens.statistics import (
+    ClassMoments,
+    ClassPatchMoments,
+    CoMoments,
+    GroupCoMoments,
+    PatchMoments,
+    PositionMoments,
+    Sample,
+    Window,
+)
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
@@ -68,6 +77,32 @@ def test_patches_are_what_the_weights_meet(axes, mode, options):
     weight = module.weight.flatten(1).unflatten(0, (window.groups, -1))
     made = torch.einsum("ngwp,gcw->ngcp", grouped, weight).flatten(1, 2) + module.bias[:, None]
     torch.testing.assert_close(made, module(x).flatten(2), rtol=1e-10, atol=1e-10)
+
+
+@EVERY_CONVOLUTION
+def test_class_patch_moments_are_those_of_unfolded_patches(axes, mode, options):
+    _, window = window_of(axes, mode, options)
+    labels = torch.tensor([2, 0, 2, 4, 0, 2])
+    # Classes far apart, compared with how far their members are.
+    x = maps(axes, 6, seed=2, shift=3.0) + 1e3 * labels.view(-1, 1, *[1] * axes)
+    total = ClassPatchMoments.measure(Sample(x[:2], targets=labels[:2], window=window)).widened()
+    total.merge(ClassPatchMoments.measure(Sample(x[2:], targets=labels[2:], window=window)))
+    patches = torch.from_numpy(unfolded(x.numpy(), window).copy())
+    expected = ClassMoments.measure(Sample(patches, targets=labels))
+    assert total.rows == expected.rows and torch.equal(total.counts, expected.counts)
+    torch.testing.assert_close(total.mean, expected.mean, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(total.m2, expected.m2, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_group_co_moments_are_the_blocks_of_the_whole_matrix(groups: int):
+    x = maps(2, 9).flatten(2)
+    whole = CoMoments.measure(Sample(x)).m2
+    size = len(whole) // groups
+    blocks = [whole[g * size : (g + 1) * size, g * size : (g + 1) * size] for g in range(groups)]
+    for values in (x, x.transpose(1, 2).flatten(0, 1)):
+        found = GroupCoMoments.measure(Sample(values), groups=groups).m2
+        torch.testing.assert_close(found, torch.stack(blocks), rtol=1e-10, atol=1e-9)
 
 
 @EVERY_CONVOLUTION

@@ -5,8 +5,14 @@ scores 0; nothing is divided by an epsilon.
 """
 
 from nodelens.metrics.formulas.alignment import (
+    class_quotient,
+    covariance_alignment,
+    group_blocks,
+    group_total,
+    principal_cosine,
     rayleigh_quotient,
     row_correlation,
+    total_squares,
 )
 from nodelens.metrics.formulas.atoms import (
     information_about,
@@ -46,6 +52,7 @@ from nodelens.metrics.formulas.dependence import (
 )
 from nodelens.metrics.formulas.information import (
     explained_variance,
+    information_above_noise,
     information_bias,
     information_within_classes,
     left_out_quality,
@@ -74,6 +81,11 @@ from nodelens.metrics.formulas.spectrum import (
     spectral_entropy,
     spectral_overlap,
 )
+from nodelens.metrics.formulas.weights import (
+    spectral_gap,
+    spectral_norm_ratio,
+    stable_rank,
+)
 
 __all__ = [
     "NORMALISATIONS",
@@ -82,17 +94,22 @@ __all__ = [
     "boundary_distance",
     "clamped_pairs",
     "class_information",
+    "class_quotient",
     "class_spread",
     "class_tuning",
     "cluster_gap",
     "correlation",
     "cosines",
+    "covariance_alignment",
     "determined_directions",
     "drawn_clamped_pairs",
     "explained_variance",
     "gaussian_information",
+    "group_blocks",
+    "group_total",
     "independent_information",
     "information_about",
+    "information_above_noise",
     "information_bias",
     "information_within_classes",
     "joined_bins",
@@ -116,6 +133,7 @@ __all__ = [
     "participation_ratio",
     "pooled_classes",
     "preferred_class_index",
+    "principal_cosine",
     "rank",
     "ratio",
     "rayleigh_quotient",
@@ -123,7 +141,11 @@ __all__ = [
     "scatter",
     "separation",
     "spectral_entropy",
+    "spectral_gap",
+    "spectral_norm_ratio",
     "spectral_overlap",
+    "stable_rank",
     "target_correlation",
+    "total_squares",
     "zscore",
 ]

@@ -10,6 +10,7 @@ from nodelens.metrics.formulas.classes import pooled_classes
 
 __all__ = [
     "explained_variance",
+    "information_above_noise",
     "information_bias",
     "information_within_classes",
     "left_out_quality",
@@ -119,3 +120,11 @@ def left_out_quality(
     error = ratio(m2 - shrunk, (rows - freedom).square() * torch.ones_like(m2))
     quality = 1 - ratio(error * (rows - 1) ** 2, m2)
     return torch.where(m2 > 0, quality, torch.zeros_like(m2))
+
+
+def information_above_noise(variance: Tensor, noise_std: float) -> Tensor:
+    """Return 1/2 log(1 + variance / noise_std^2) in nats, elementwise.
+
+    What a Gaussian value says once independent Gaussian noise has been added to it.
+    """
+    return 0.5 * torch.log1p(variance / noise_std**2)

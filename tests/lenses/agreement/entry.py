@@ -18,6 +18,8 @@ Oracle = Callable[[Captured], Array]
 INFORMATION = 1e-7
 # A difference of two informations of up to a nat, each good to 1e-5 relative at worst 1e-6.
 SYNERGY = 1e-6
+# A difference of two quotients of up to ten, each good to 1e-7 of itself.
+QUOTIENT = 1e-6
 # Three is subtracted from what is good to 1e-5 of itself.
 KURTOSIS = 3e-5
 # A weight's update is a sum that cancels, good to 1e-6 of its largest terms; a row has few of them.

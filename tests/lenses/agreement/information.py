@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.lenses.agreement.entry import INFORMATION, Entry, with_targets
+from tests.lenses.agreement.entry import INFORMATION, Entry, of_outputs, with_targets
 from tests.oracles import information
-from tests.oracles.rows import patches, pixels
+from tests.oracles.rows import patches, pixels, pooled
 
 ENTRIES = [
     Entry(
@@ -18,4 +18,7 @@ ENTRIES = [
         {"reference": "pc1"},
         near_zero=INFORMATION,
     ),
+    Entry("gaussian_mi_analytic", of_outputs(information.above_noise, 0.1)),
+    Entry("gaussian_mi_analytic", of_outputs(information.above_noise, 2.0), {"noise_std": 2.0}),
+    Entry("mi_fast", lambda c: information.above_noise(pooled(c.outputs), 0.1)),
 ]
