@@ -8,6 +8,7 @@ from nodelens.statistics.comoments import (
     LabelledCoMoments,
 )
 from nodelens.statistics.gradients import ActivationGradient, WeightUpdates
+from nodelens.statistics.layers import CrossLayerMoments
 from nodelens.statistics.moments import AbsoluteMean, Extremes, Mean, Moments, NearZero
 from nodelens.statistics.patches import PatchMoments, PositionMoments
 from nodelens.statistics.read import Read
@@ -23,6 +24,7 @@ __all__ = [
     "ClassMoments",
     "CoMoments",
     "Constant",
+    "CrossLayerMoments",
     "CrossMoments",
     "Extremes",
     "Histogram",
