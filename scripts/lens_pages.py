@@ -33,6 +33,7 @@ FAMILIES = {
     "information": "What a channel says about something else.",
     "redundancy": "How far a channel repeats what others of its layer say.",
     "synergy": "What two channels say together and neither says alone.",
+    "across": "What the next layer makes of a channel.",
     "gradient": "What the loss would feel.",
     "scar": "Scores of the units of feed-forward blocks, under the name of the down projection.",
     "weights": "What the weights alone say.",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -83,8 +83,12 @@ class CrossLayerMoments(Statistic):
                 f"{mine[1]} from {mine[0]} with {mine[2]!r}"
             )
 
-    def correlation(self) -> Tensor:
-        """Return Pearson correlations, `(channels, others)`; 0 with a constant channel."""
-        mine, theirs = (1 / m2.clamp(min=0).sqrt() for m2 in (self.m2, self.other_m2))
-        mine, theirs = (torch.nan_to_num(scale, posinf=0.0) for scale in (mine, theirs))
-        return (self.cross * mine[:, None]).mul_(theirs).clamp_(-1, 1)
+    def correlations(self) -> Iterator[Tensor]:
+        """Yield Pearson correlations of a few channels at a time, `(some, others)`.
+
+        They are 0 with a constant channel.
+        """
+        mine, theirs = (m2.clamp(min=0).rsqrt() for m2 in (self.m2, self.other_m2))
+        mine, theirs = (scale.masked_fill(scale.isinf(), 0) for scale in (mine, theirs))
+        for rows in tiles(self.cross):
+            yield (self.cross[rows] * mine[rows, None]).mul_(theirs).clamp_(-1, 1)

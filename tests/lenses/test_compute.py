@@ -13,9 +13,18 @@ from nodelens import Lens
 from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.metrics import get_metric, list_metrics
 
-# Scar lenses score feed-forward blocks, which one tensor does not show.
+# Scar lenses score feed-forward blocks, and lenses of two layers the next one, which one tensor
+# does not show; what is about logits takes them as targets (tests/lenses/test_across.py).
+ELSEWHERE = [
+    "adaptive_importance",
+    "cross_layer_importance",
+    "cross_layer_redundancy",
+    "delta_alignment",
+    "layer_transition_efficiency",
+    "synergy_continuous_target",
+]
 METRICS = [
-    name for name in list_metrics() if not name.startswith("scar_") and name != "delta_alignment"
+    name for name in list_metrics() if not name.startswith("scar_") and name not in ELSEWHERE
 ]
 MODULES = {
     "linear": (lambda: nn.Linear(6, 4), (30, 6)),

@@ -1,6 +1,7 @@
 """Every lens beside the oracle that says what it should give, by family."""
 
 from tests.lenses.agreement import (
+    across,
     activation,
     alignment,
     gradient,
@@ -21,4 +22,5 @@ ENTRIES = [
     *synergy.ENTRIES,
     *gradient.ENTRIES,
     *weights.ENTRIES,
+    *across.ENTRIES,
 ]
