@@ -35,7 +35,6 @@ class Logits:
         """
         if kind not in self._known:
             logits = logits_of(self.outputs).detach()
-            logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
             classes = aligned_targets(self.batch, self.module)
             classes = None if classes is None else classes.to(logits.device)
             # Of maps of predictions, (batch, outputs, *space), the outputs are in front.
@@ -68,14 +67,15 @@ def _correct(logits: Tensor, classes: Tensor | None, kind: str) -> tuple[Tensor,
     _check_classes(classes, logits.shape[-1], kind)
     number = _numbered(classes.shape, logits.device).masked_fill(classes == IGNORED, IGNORED)
     rows, chosen = logits.flatten(0, -2), classes.flatten().clamp(min=0).long()
-    correct = rows.gather(1, chosen[:, None]).squeeze(1)
+    correct = _at_least_float32(rows.gather(1, chosen[:, None]).squeeze(1))
     return number, correct if kind == "correct_logit" else correct - _best_other(rows, chosen)
 
 
 def _best_other(rows: Tensor, chosen: Tensor) -> Tensor:
     """The largest logit but for the chosen one: the second where that is the largest."""
     values, places = rows.topk(2, dim=1)
-    return torch.where(places[:, 0] == chosen, values[:, 1], values[:, 0])
+    other = torch.where(places[:, 0] == chosen, values[:, 1], values[:, 0])
+    return _at_least_float32(other)
 
 
 def _all(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,13 @@ def _all(logits: Tensor) -> tuple[Tensor, Tensor]:
             f"the products of {size} logits are {shown_bytes(8 * size**2)} a layer, at most "
             f"{MOST_LOGITS} logits are kept: take 'correct_logit' or 'logit_margin' as the target"
         )
-    return _numbered(logits.shape[:-1], logits.device), logits.flatten(0, -2)
+    numbers = _numbered(logits.shape[:-1], logits.device)
+    return numbers, _at_least_float32(logits.flatten(0, -2))
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    # Not all logits at once where few are wanted: they are a model's largest tensor.
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _numbered(shape: torch.Size, device: torch.device) -> Tensor:

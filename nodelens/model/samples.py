@@ -62,9 +62,8 @@ class Samples:
         self.gradient, self.source = self._counted(gradient), self._counted(source)
         self.logits = logits
         self.beside_name = "" if beside is None else beside.name
+        self.beside_site = "" if beside is None else beside.site
         self.beside = None if beside is None else self._counted(beside.values)
-        if beside is not None and self.beside is not None:
-            check_finite(self.beside, beside.name, beside.site)
         self._labels: dict[str, tuple[Tensor, Tensor | None]] = {}
         self._looks: dict[tuple[str, str], Tensor] = {}
         self._samples: dict[tuple[int, str], Sample] = {}
@@ -94,6 +93,8 @@ class Samples:
         whole = next((s for s in samples if s.values.numel() == self.values.numel()), None)
         if whole is None or not math.isfinite(float(whole.total.sum())):
             check_finite(self.values, self.layer.name, site)
+        if self.beside is not None:
+            check_finite(self.beside, self.beside_name, self.beside_site)
         for kind, (targets, _) in self._labels.items():
             if kind != "targets":
                 check_finite(targets, self.layer.name, f"target {kind!r}")

@@ -63,15 +63,21 @@ class Read:
         object.__setattr__(self, "statistic", statistic)
         object.__setattr__(self, "options", tuple(sorted((options or {}).items())))
         object.__setattr__(self, "view", view)
-        object.__setattr__(self, "target", target)
+        # What needs no targets is the same read whatever the target would be.
+        object.__setattr__(self, "target", target if "targets" in needs else TARGETS[0])
         object.__setattr__(self, "beside", beside)
 
     def joined(self, other: Read) -> Read | None:
         """Return the read that serves both, None when they have to be measured apart."""
-        if self.under({}) != other.under({}):
+        if self.kind != other.kind:
             return None
         options = self.statistic.joined(dict(self.options), dict(other.options))
         return None if options is None else self.under(options)
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Return what is read, whatever the options of the statistic."""
+        return self.site, self.view, self.statistic, self.target, self.beside
 
     def under(self, options: Mapping[str, Any]) -> Read:
         """Return the same read with other options of its statistic."""
