@@ -161,6 +161,10 @@ class Lens(Described, ABC):
         """Return the layers that could be scored but that the pass never calls."""
         return []
 
+    def said_of(self, model: ModelWrapper, batch: Batch) -> list[str]:
+        """Return what a reader of the scores must know of how such batches are measured."""
+        return []
+
     # Compatibility
 
     def refusal(self, model: ModelWrapper) -> str | None:

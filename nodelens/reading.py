@@ -10,6 +10,7 @@ from nodelens.errors import InvalidValueError, LayerNotReachedError, NonFiniteEr
 from nodelens.lens import Lens
 from nodelens.model.costs import shortage
 from nodelens.model.gather import (
+    GRADIENT,
     Gathering,
     Measured,
     Stops,
@@ -19,13 +20,13 @@ from nodelens.model.gather import (
     plan_reads,
 )
 from nodelens.model.layers import Layer
-from nodelens.model.loss import predict
+from nodelens.model.loss import pools_tokens, predict
 from nodelens.model.session import untouched
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.statistics.read import Read
 from nodelens.stream import Stream
 
-__all__ = ["ReadingLens"]
+__all__ = ["ReadingLens", "followed", "located"]
 
 
 class ReadingLens(Lens):
@@ -70,6 +71,19 @@ class ReadingLens(Lens):
         stops: Stops = stream.once("stops", make)
         return stops
 
+    def said_of(self, model: ModelWrapper, batch: Batch) -> list[str]:
+        """Return the note on next tokens of which only the most frequent are told apart."""
+        if not pools_tokens(batch, model.module):
+            return []
+        reads = [read for wanted in self.wanted(model).values() for read in wanted]
+        if not any(r.target == "targets" and "targets" in r.statistic.needs for r in reads):
+            return []
+        last = batch.token_classes - 1
+        return [
+            f"next tokens are the targets: those numbered {last} and above count as one class "
+            f"(token_classes={batch.token_classes})"
+        ]
+
     def _needs_gradient(self, stream: Stream, batch: Batch) -> bool:
         return self._stops(stream, batch).gradients
 
@@ -84,15 +98,23 @@ class ReadingLens(Lens):
     def _conclude(self, found: list[Any], stream: Stream, batch: Batch) -> Measured:
         gathering: Gathering = found[0]
         model = stream.model
-        if gathering.kept:
+        if GRADIENT in gathering.waiting:
             with untouched(model.module, gradients=True):
                 try:
                     prediction = predict(gathering.outputs, batch, model.module, None)
                 except NonFiniteError:
-                    check_kept(gathering, batch)
+                    check_kept(gathering.waiting[GRADIENT], batch)
                     raise
-                measure_gradients(gathering, model, batch, prediction)
+                measure_gradients(gathering, prediction)
         return gathering.measured
+
+
+def followed(model: ModelWrapper, name: str, read: Read) -> bool:
+    """Return whether there is a layer beside which a read can be measured, as far as is known."""
+    route = model.known_route()
+    if not read.beside or route is None or not route.reached(name):
+        return not read.beside or len(model.layers) > 1
+    return route.beside(name, read.beside) is not None
 
 
 def located(model: ModelWrapper, name: str) -> Layer:

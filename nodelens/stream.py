@@ -43,6 +43,7 @@ class Stream:
     own_options: Mapping[str, Any] = field(default_factory=dict)
     settled: dict[str, Any] = field(default_factory=dict)
     remote: bool | str = False
+    said: list[str] = field(default_factory=list)
 
     @classmethod
     def open(cls, lens: Lens, model: Any, options: Mapping[str, Any]) -> Stream:
@@ -99,7 +100,8 @@ class Stream:
     def remarks(self) -> list[str]:
         """Return what a reader of the scores must know of this run."""
         missed = self.lens.left_out(self.model)
-        return [f"the forward pass never calls {shortened(missed)}: not scored"] if missed else []
+        never = [f"the forward pass never calls {shortened(missed)}: not scored"] if missed else []
+        return [*never, *self.said]
 
     def into(
         self,
@@ -149,6 +151,10 @@ class Stream:
             return self._pass(batch)
 
     def _pass(self, batch: Batch) -> Measured:
+        said = self.once(
+            f"said {batch.token_classes}", lambda: self.lens.said_of(self.model, batch)
+        )
+        self.said += [note for note in said if note not in self.said]
         if self.remote:
             return measured_elsewhere(self, batch)
         options = {"batch": batch, "stream": self, **self.own_options}

@@ -191,6 +191,8 @@ def _read(read: Read) -> str:
     details = [f"[{name}](../statistics.md#{name.lower()})"]
     details += [f"`{key}={value!r}`" for key, value in read.options]
     details += [f"view `{read.view}`"] if read.view != "rows" else []
+    details += [f"target `{read.target}`"] if read.target != "targets" else []
+    details += [f"beside the {read.beside} layer"] if read.beside else []
     return f"{read.site} ({', '.join(details)})"
 
 

@@ -32,6 +32,7 @@ from tests.model.test_wrapper import tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL: Any = {"remote": "local"}
+LATER = ["cross_layer_redundancy", "synergy_continuous_target"]
 FORWARD = ["rayleigh_quotient", "average_redundancy", "activation_mean", "weight_magnitude"]
 
 SERVER = """
@@ -139,6 +140,11 @@ def test_a_stream_and_one_dict_a_batch_are_measured_elsewhere_too(model: Any):
     for statistics in forward().analyse_batched(model, batches, **LOCAL):
         aggregator.update(statistics)
     assert_equal(aggregator.result(), here)
+
+
+def test_what_waits_for_another_layer_or_the_outputs_is_measured_elsewhere_too(model: Any):
+    lens = CompositeLens([Lens.from_name(name) for name in LATER])
+    assert_equal(lens.analyse(model, batch(), **LOCAL), lens.analyse(model, batch()))
 
 
 def test_a_strangers_lens_travels_with_its_statistic(model: Any, silence: Lens):

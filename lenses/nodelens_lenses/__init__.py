@@ -1,6 +1,7 @@
 """The built-in lenses, by family; importing the package registers them."""
 
 from nodelens_lenses import (
+    across,
     activation,
     alignment,
     attention,
@@ -23,6 +24,7 @@ from nodelens_lenses import (
 )
 
 __all__ = [
+    "across",
     "activation",
     "alignment",
     "attention",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nodelens import Lens, MetricLens
 from nodelens.errors import InvalidValueError
+from nodelens.metrics import targets
 from nodelens.metrics.formulas import explained_variance, gaussian_information, ratio
 from nodelens.metrics.rows import full_rows
 from nodelens.model import Layer
@@ -26,8 +27,10 @@ class MutualInformationGaussian(MetricLens):
 
     -1/2 log(1 - R^2), R^2 the squared (multiple) correlation with numeric targets or with one-hot
     classes. With `reference="pc1"` the target is the first principal component of the layer's own
-    inputs, which needs no targets but a D x D state. rho is clamped to 1 - `eps`; a constant
-    channel scores 0 (Cover and Thomas 2006).
+    inputs, which needs no targets but a D x D state. `target` takes a target of the model's own
+    instead: "correct_logit", "logit_margin" (correct minus best other) or "logit_pc1", the first
+    principal component of the logits. rho is clamped to 1 - `eps`; a constant channel scores 0
+    (Cover and Thomas 2006).
     """
 
     family = "information"
@@ -50,6 +53,7 @@ class MutualInformationGaussian(MetricLens):
         *,
         layers: Sequence[str] | str | None = None,
         reference: str = "targets",
+        target: str = "targets",
         eps: float = 1e-6,
     ) -> None:
         super().__init__(pattern, layers=layers)
@@ -58,11 +62,14 @@ class MutualInformationGaussian(MetricLens):
                 f"reference is {reference!r}, expected one of {', '.join(_REFERENCES)}"
             )
         self.reference = reference
+        self.target = targets.checked(target)
+        if reference == "pc1" and target != "targets":
+            raise InvalidValueError(f"target is {target!r}, which reference='pc1' does not look at")
         self.eps = eps
 
     def reads(self, layer: Layer) -> dict[str, Read]:
         if self.reference == "targets":
-            return {"targets": Read("output", CrossMoments)}
+            return {"targets": targets.about(self.target, CrossMoments)}
         return {
             "inputs": Read("input", CoMoments, view="patches"),
             "weights": Read("weight", Weights),
@@ -70,7 +77,7 @@ class MutualInformationGaussian(MetricLens):
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         if self.reference == "targets":
-            seen = statistics["targets"]
+            seen = targets.chosen(statistics["targets"], self.target)
             explained = explained_variance(seen.cross, seen.m2, seen.target_m2)
         else:
             rows = full_rows(statistics["weights"].rows.double(), layer)

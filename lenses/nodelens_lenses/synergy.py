@@ -9,16 +9,25 @@ import torch
 from torch import Tensor
 
 from nodelens import Lens, MetricLens
+from nodelens.errors import InvalidValueError, nearest
+from nodelens.metrics import targets
 from nodelens.metrics.formulas import (
+    correlation,
+    drawn_partners,
     mean_partner,
     mean_synergy,
+    nearest_partners,
+    pair_synergy,
     pair_synergy_of_classes,
+    ratio,
     target_correlation,
 )
 from nodelens.model import Layer
 from nodelens.statistics import ClassMoments, CrossMoments, LabelledCoMoments, Read
 
-__all__ = ["GaussianPidSynergyMmi", "SynergyGaussianMmi"]
+__all__ = ["GaussianPidSynergyMmi", "SynergyContinuousTarget", "SynergyGaussianMmi"]
+
+_PARTNERS = ("top_k", "random", "all")
 
 
 class _Synergy(MetricLens):
@@ -48,7 +57,8 @@ class GaussianPidSynergyMmi(_Synergy):
 
     The minimum-mutual-information synergy of Gaussians (Barrett 2015) in closed form from the three
     correlations, over all pairs. Several target dimensions, and class numbers as one-hot columns,
-    are averaged. Constant channels and copies add nothing.
+    are averaged. `target` takes one of the model's own instead: "correct_logit", "logit_margin"
+    (correct minus best other) or "logit_pc1". Constant channels and copies add nothing.
     """
 
     cost = "C^2 + C T"
@@ -63,13 +73,108 @@ class GaussianPidSynergyMmi(_Synergy):
         "static and dynamical Gaussian systems, Phys. Rev. E 91, 052802"
     )
 
+    def __init__(
+        self,
+        pattern: str | None = None,
+        *,
+        layers: Sequence[str] | str | None = None,
+        target: str = "targets",
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(pattern, layers=layers, eps=eps)
+        self.target = targets.checked(target)
+
     def reads(self, layer: Layer) -> dict[str, Read]:
-        return {"pairs": Read("output", LabelledCoMoments), "targets": Read("output", CrossMoments)}
+        return {
+            "pairs": targets.about(self.target, LabelledCoMoments),
+            "targets": targets.about(self.target, CrossMoments),
+        }
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
-        seen = statistics["targets"]
+        seen = targets.chosen(statistics["targets"], self.target)
         target = target_correlation(seen.cross, seen.m2, seen.target_m2.diagonal())
         return mean_synergy(statistics["pairs"], target, self.eps)
+
+
+@Lens.register("synergy_continuous_target")
+class SynergyContinuousTarget(_Synergy):
+    """Mean synergy with chosen partners about the model's own decision, `(channels,)`, in nats.
+
+    I(T; y_i, y_j) - max(I(T; y_i), I(T; y_j)), of Gaussians (Barrett 2015), T the "logit_margin"
+    (correct minus best other), the "correct_logit" or "logit_pc1", the first principal component of
+    the logits. `partners` are "top_k": of the `candidates` channels that are most redundant with
+    this one (largest abs(rho)) the `k` that say most about T alone; `k` "random" ones drawn with
+    `seed`; or "all".
+    """
+
+    formula = (
+        r"\frac{1}{\lvert P_i \rvert} \sum_{j \in P_i} I(T; y_i, y_j) "
+        r"- \max\bigl(I(T; y_i), I(T; y_j)\bigr)"
+    )
+    where = "$P_i$ are the partners, $T$ is the target; every $I$ is that of Gaussians"
+    degenerate = "Constant channels, copies and a constant target add nothing."
+    paper = (
+        "Barrett (2015), Exploration of synergistic and redundant information sharing in static "
+        "and dynamical Gaussian systems, Phys. Rev. E 91, 052802"
+    )
+    state = "C^2; C^2 + C K + K^2 for logit_pc1 and K logits"
+
+    def __init__(
+        self,
+        pattern: str | None = None,
+        *,
+        layers: Sequence[str] | str | None = None,
+        target: str = "logit_margin",
+        partners: str = "top_k",
+        k: int = 10,
+        candidates: int = 50,
+        seed: int = 0,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(pattern, layers=layers, eps=eps)
+        if partners not in _PARTNERS:
+            raise InvalidValueError(
+                f"partners is {partners!r}{nearest(partners, _PARTNERS)}, "
+                f"expected one of {', '.join(_PARTNERS)}"
+            )
+        if not 1 <= k <= candidates:
+            raise InvalidValueError(f"k is {k} of {candidates} candidates, expected 1 or more")
+        self.target = targets.checked(target, targets.LOGIT_TARGETS)
+        self.partners, self.k, self.candidates, self.seed = partners, k, candidates, seed
+
+    def reads(self, layer: Layer) -> dict[str, Read]:
+        return {
+            "pairs": targets.about(self.target, LabelledCoMoments),
+            "targets": targets.about(self.target, CrossMoments),
+        }
+
+    def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
+        seen = targets.chosen(statistics["targets"], self.target)
+        size = (seen.m2.clamp(min=0) * seen.target_m2[0, 0].clamp(min=0)).sqrt()
+        target = ratio(seen.cross[:, 0], size).clamp_(-1, 1)
+        pairs: LabelledCoMoments = statistics["pairs"]
+        draws = torch.Generator().manual_seed(self.seed)
+        for _ in range(pairs.start if self.partners == "random" else 0):
+            torch.rand(len(target), generator=draws, dtype=torch.float64)
+        return torch.cat([self._mean(part, target, draws) for part in pairs.parts()])
+
+    def _mean(self, part: LabelledCoMoments, target: Tensor, draws: torch.Generator) -> Tensor:
+        rho = correlation(part.m2, part.squares, part.start)
+        synergy = pair_synergy(rho, target, self.eps, part.start)
+        chosen = None if len(target) < 2 else self._chosen(rho, target, part.start, draws)
+        return mean_partner(synergy, chosen, part.start)
+
+    def _chosen(
+        self, rho: Tensor, target: Tensor, start: int, draws: torch.Generator
+    ) -> Tensor | None:
+        """The partners of every row of a block, None for all."""
+        if self.partners == "all":
+            return None
+        if self.partners == "random":
+            return drawn_partners(rho.shape, self.k, start, draws).to(rho.device)
+        near = nearest_partners(rho, self.candidates, start)
+        best = target.abs()[near].topk(min(self.k, near.shape[1]), dim=1).indices
+        return near.gather(1, best)
 
 
 @Lens.register("synergy_gaussian_mmi")

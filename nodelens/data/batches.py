@@ -13,7 +13,7 @@ from nodelens.errors import InvalidValueError, ShapeError, UnknownOptionError, n
 
 __all__ = ["BATCH_OPTIONS", "Batch", "as_batch", "as_mask"]
 
-BATCH_OPTIONS = ("targets", "mask", "loss", "model_kwargs")
+BATCH_OPTIONS = ("targets", "mask", "loss", "model_kwargs", "token_classes")
 """What `(inputs, {option: value})` may set for its own batch."""
 
 Loss = Callable[[Any, Tensor], Tensor]
@@ -25,7 +25,8 @@ class Batch:
 
     `mask` is bool, True for rows that count, shaped like the leading axes of the activations
     (`(batch, tokens)`); None when every row counts. `labels` are targets that came inside a
-    tokenizer's dict, with -100 where there is nothing to predict.
+    tokenizer's dict, with -100 where there is nothing to predict. Where next tokens are the
+    targets, statistics tell `token_classes` of them apart.
     """
 
     args: tuple[Any, ...] = ()
@@ -34,6 +35,7 @@ class Batch:
     labels: Tensor | None = None
     mask: Tensor | None = None
     loss: Loss | str | None = None
+    token_classes: int = 256
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on `device`."""
@@ -131,9 +133,16 @@ def _assemble(args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[st
         labels,
         as_mask(mask),
         options.get("loss"),
+        _counted(options.get("token_classes", 256)),
     )
     _check_lengths(batch)
     return batch
+
+
+def _counted(classes: Any) -> int:
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
+        raise InvalidValueError(f"token_classes is {classes!r}, expected 2 or more")
+    return classes
 
 
 def _tensor(value: Any) -> Any:

@@ -17,7 +17,7 @@ from nodelens.model.selection import select
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.plan import Planned
 from nodelens.plan.packing import Remarks
-from nodelens.reading import ReadingLens, located
+from nodelens.reading import ReadingLens, followed, located
 from nodelens.statistics import Statistic
 from nodelens.statistics.read import Read, serving
 
@@ -68,7 +68,9 @@ class MetricLens(Planned):
 
     def scores(self, name: str, model: ModelWrapper) -> bool:
         """Return whether a module can be scored, before any batch is seen."""
-        return name in model.layers and self.covers(located(model, name))
+        if name not in model.layers or not self.covers(layer := located(model, name)):
+            return False
+        return all(followed(model, name, read) for read in self.reads(layer).values())
 
     def finish(self, statistics: Measured) -> dict[str, dict[str, Tensor]]:
         """Return `{layer: {score: (channels,) or ()}}` from merged statistics; needs no model."""
@@ -110,8 +112,18 @@ class MetricLens(Planned):
         return [f"{self.name}, layer {layer!r}: {sentence}" for sentence in [*said, *told]]
 
     def _mine(self, statistics: Measured) -> list[str]:
-        names = [name for name, found in statistics.items() if self.covers(_layer(found))]
+        names = [name for name, found in statistics.items() if self._is_mine(found)]
         return select(names, self._compiled, self.layers)
+
+    def _is_mine(self, found: Mapping[Any, Statistic]) -> bool:
+        """Whether the lens scores a layer: one that none follows has nothing read beside it."""
+        layer = _layer(found)
+        if not self.covers(layer):
+            return False
+        pairs = [read for read in self.reads(layer).values() if read.beside]
+        return all(
+            any(isinstance(key, Read) and key.kind == read.kind for key in found) for read in pairs
+        )
 
     def _named(
         self, found: Mapping[Any, Statistic], block: tuple[int, int] | None = None

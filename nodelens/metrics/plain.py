@@ -33,11 +33,20 @@ def measure_plain(lens: MetricLens, **tensors: Tensor | None) -> dict[Any, Stati
     if isinstance(module, nn.Linear) and given.get("outputs", given.get("inputs")) is not None:
         layer = _with_maps(layer, given)
     given.setdefault("outputs", _outputs(given, module))
+    _check_alone(lens, layer)
     _check_room(lens, layer, given)
     return {"layer": layer} | {
         read: _measured(lens, read, layer, module, given).widened()
         for read in lens.reads(layer).values()
     }
+
+
+def _check_alone(lens: MetricLens, layer: Layer) -> None:
+    if any(read.beside for read in lens.reads(layer).values()):
+        raise InvalidValueError(
+            f"lens {lens.name!r} compares a layer with another one, which plain tensors do not "
+            "show: run it on a model"
+        )
 
 
 def _check_room(lens: MetricLens, layer: Layer, given: Mapping[str, Tensor]) -> None:
@@ -134,6 +143,11 @@ def _measured(
         targets = given["targets"]
         if len(targets) != len(values):
             raise ShapeError(f"{len(targets)} targets for {len(values)} rows")
+        if read.of_outputs and not targets.is_floating_point():
+            raise InvalidValueError(
+                f"lens {lens.name!r} is about {read.target.replace('_', ' ')}: targets= are those "
+                f"numbers here, floats, not {targets.dtype}"
+            )
     looked = look(read.view, values, layer, module, reference)
     return read.statistic.measure(
         Sample(looked, gradient, targets, source, layer.window), **options

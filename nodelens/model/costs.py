@@ -25,7 +25,7 @@ from nodelens.statistics.blocks import elements
 from nodelens.statistics.comoments import TILE_SHARE
 from nodelens.statistics.read import Read, joined_reads
 
-__all__ = ["Cost", "cost_of", "exceeded", "home", "shortage", "state_bytes"]
+__all__ = ["Cost", "cost_of", "exceeded", "home", "other_layer", "shortage", "state_bytes"]
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TEMPORARIES = 3
@@ -44,8 +44,8 @@ class Cost:
     """What a read costs: bytes that stay, bytes a batch takes besides, and arithmetic.
 
     `state` is what the merged statistic keeps, exactly. `fresh` is what the batch's own has until
-    it is merged, with tensors kept for their gradient; `work` what measuring and scoring need in
-    passing, one read at a time: both are estimates. `flops` are those of one of `rows` rows a
+    it is merged, with tensors that wait; `work` what measuring and scoring need in passing, one
+    read at a time: both are estimates. `flops` are those of one of `rows` rows a
     batch. `channels` counts those of the view. `unknown` names what only a batch shows, `state`
     being that for one of it.
     """
@@ -66,15 +66,18 @@ def cost_of(
     facts: Facts | None = None,
     *,
     by_block: bool = True,
+    beside: Layer | None = None,
 ) -> Cost:
     """Return what a read of a layer costs; `where` is the device and type of its weights.
 
-    `by_block` says whether what reads it goes through matrices a few rows at a time.
+    `by_block` says whether what reads it goes through matrices a few rows at a time. `beside` is
+    the other layer of a read of two.
     """
     shown = {} if facts is None else facts.of(layer)
     # Layers that differ by name alone cost the same.
     sites = shown.get("input"), shown.get("output")
-    return _cost(replace(layer, name=""), read, *where, *sites, by_block)
+    width = 0 if beside is None else _width(beside, read.site)
+    return _cost(replace(layer, name=""), read, *where, *sites, by_block, width)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -86,14 +89,17 @@ def _cost(
     seen: Shown | None,
     made: Shown | None,
     by_block: bool,
+    beside: int,
 ) -> Cost:
-    blank = _Blank(layer, read, dtype, {"input": seen, "output": made})
+    blank = _Blank(layer, read, dtype, {"input": seen, "output": made}, beside=beside)
     fresh = blank.measured()
     kept, values = fresh.widened(), blank.sample().values
     state, weight = state_bytes(kept), read.site == "weight"
     samples = 0 if blank.shown is None else blank.shown.samples
     size = samples * prod(values.shape[1:]) * values.element_size()
-    held = 2 * size if "gradient" in read.statistic.needs else 0
+    # What waits is kept: for its gradient, which is as large, the model's outputs, another layer.
+    waits = read.of_outputs or bool(read.beside)
+    held = 2 * size if "gradient" in read.statistic.needs else size if waits else 0
     return Cost(
         state=state,
         fresh=(0 if weight else state_bytes(fresh)) + held,
@@ -129,8 +135,22 @@ def shortage(
         return None
     for layer, found in wanted.items():
         where = home(wrapper, layer.name)
-        room[where[0]] += sum(c.state + c.fresh for c in (cost_of(layer, r, where) for r in found))
+        costs = (cost_of(layer, r, where, beside=other_layer(wrapper, layer, r)) for r in found)
+        room[where[0]] += sum(c.state + c.fresh for c in costs)
     return exceeded(room)
+
+
+def other_layer(wrapper: ModelWrapper, layer: Layer, read: Read) -> Layer | None:
+    """Return the other layer of a read of two; without a pass, "next" is one as large."""
+    if not read.beside:
+        return None
+    route = wrapper.known_route()
+    name = None if route is None else route.beside(layer.name, read.beside)
+    return wrapper.layers.get(name or read.beside, layer)
+
+
+def _width(layer: Layer, site: str) -> int:
+    return layer.channels if site == "output" else layer.inputs
 
 
 def exceeded(needed: Mapping[torch.device, int]) -> str | None:
@@ -157,6 +177,7 @@ class _Blank:
     dtype: torch.dtype
     sites: Mapping[str, Shown | None]
     more: int = 0
+    beside: int = 0
     device: str = "meta"
 
     @property
@@ -175,8 +196,9 @@ class _Blank:
 
     def _measured(self) -> Statistic:
         found = self.read.statistic.measure(self.sample(), **dict(self.read.options))
-        if self.shown is not None and self.shown.classes is not None and hasattr(found, "padded"):
-            padded: Statistic = found.padded(self.shown.classes)
+        classes = None if self.shown is None or self.read.of_outputs else self.shown.classes
+        if classes is not None and hasattr(found, "padded"):
+            padded: Statistic = found.padded(classes)
             return padded
         return found
 
@@ -191,15 +213,21 @@ class _Blank:
         empty = {site: self._empty(site) for site in ("input", "output")}
         values = look(read.view, empty[read.site], layer, module, weight)
         gradient = torch.empty_like(values)
-        return Sample(values, gradient, self._targets(), empty["input"], layer.window)
+        seen = Sample(values, gradient, self._targets(), empty["input"], layer.window)
+        other = values.new_empty((0, self.beside, *values.shape[2:]))
+        return replace(seen, beside=other) if read.beside else seen
 
     def _empty(self, site: str) -> Tensor:
-        channels = self.layer.channels if site == "output" else self.layer.inputs
+        channels = _width(self.layer, site)
         halves = self.dtype in (torch.float16, torch.bfloat16)
         kind = torch.float32 if halves or not self.dtype.is_floating_point else self.dtype
         return torch.empty((0, channels, *self._space(site)), device=self.device, dtype=kind)
 
     def _targets(self) -> Tensor:
+        if self.read.of_outputs:
+            known = None if self.shown is None else self.shown.outputs
+            columns = (known or 1) if self.read.target == "logits" else 1
+            return torch.empty((0, columns), device=self.device)
         if self.shown is None or self.shown.dimensions is None:
             return torch.empty(0, dtype=torch.int64, device=self.device)
         return torch.empty((0, self.shown.dimensions), device=self.device)
@@ -233,7 +261,10 @@ class _Blank:
         """Yield what the state grows with that only a batch shows."""
         shown = self.shown
         told = shown is not None and (shown.classes, shown.dimensions) != (None, None)
-        if not told and hasattr(self.read.statistic, "padded"):
+        if self.read.of_outputs:
+            if shown is None and self.read.target == "logits":
+                yield "logits"
+        elif not told and hasattr(self.read.statistic, "padded"):
             yield "classes"
         if self.layer.window is not None and shown is None:
             larger = replace(self, more=1).measured().widened()

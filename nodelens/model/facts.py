@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from nodelens.data import Batch
 from nodelens.model.layers import Layer, canonical, first_tensor
-from nodelens.model.loss import aligned_targets
+from nodelens.model.logits import logits_of
+from nodelens.model.loss import statistic_targets
 from nodelens.model.rows import labelled_rows, row_targets
 from nodelens.model.wrapper import ModelWrapper
 
@@ -25,13 +26,14 @@ class Shown:
     """What a batch shows of one site: samples (in all calls), maps, and the targets of its rows.
 
     `classes` is the number of classes so far, `dimensions` that of numeric targets; None for
-    neither.
+    neither. `outputs` is the number of logits of the model.
     """
 
     samples: int = 0
     space: tuple[int, ...] = ()
     classes: int | None = None
     dimensions: int | None = None
+    outputs: int | None = None
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Facts:
 def learn_facts(wrapper: ModelWrapper, batch: Batch) -> Facts:
     """Return what one plain forward pass of `batch` shows; nothing of the model changes."""
     facts = Facts()
-    targets = aligned_targets(batch, wrapper.module)
+    targets = statistic_targets(batch, wrapper.module)
 
     def note(layer: Layer, site: str, value: Any) -> None:
         tensor = canonical(first_tensor(value), layer, site, batch.axes())
@@ -60,7 +62,10 @@ def learn_facts(wrapper: ModelWrapper, batch: Batch) -> Facts:
         facts.sites[(layer.name, site)] = shown
 
     with _watching(wrapper, note):
-        wrapper.forward(batch)
+        outputs = wrapper.forward(batch)
+    if first_tensor(outputs) is not None:
+        size = logits_of(outputs).shape[-1]
+        facts.sites = {k: replace(shown, outputs=size) for k, shown in facts.sites.items()}
     return facts
 
 

@@ -1,8 +1,8 @@
-"""Measuring reads inside a trace: every site reduced the moment the model reaches it."""
+"""Measuring reads inside a trace: every site reduced as soon as what its reads need is there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from nodelens.data import Batch
-from nodelens.errors import ShapeError
+from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.model.layers import Layer, canonical, check_finite, first_tensor
+from nodelens.model.logits import Logits
 from nodelens.model.loss import Prediction
 from nodelens.model.route import Route
-from nodelens.model.rows import counted_rows
-from nodelens.model.samples import Samples
+from nodelens.model.rows import counted_rows, paired_rows
+from nodelens.model.samples import Beside, Samples
 from nodelens.model.session import full_precision
 from nodelens.model.views import viewed_weights
 from nodelens.model.wrapper import ModelWrapper
@@ -23,6 +24,7 @@ from nodelens.statistics import Sample, Statistic
 from nodelens.statistics.read import Read, joined_reads
 
 __all__ = [
+    "GRADIENT",
     "Gathering",
     "Stops",
     "check_kept",
@@ -35,20 +37,28 @@ __all__ = [
 Measured = dict[str, dict[Any, Statistic]]
 """`{layer name: {read or name: statistic}}`, the layer's description under "layer"."""
 
+Awaited = str | tuple[str, str]
+"""What a read waits for: one of the three below, or another layer's site as (name, site)."""
+
+NOTHING, OUTPUTS, GRADIENT = "", "outputs", "gradient"
+
 
 @dataclass(frozen=True)
 class Visit:
-    """One stop of a pass: a layer's input or output on one of its calls, and what to read there."""
+    """One stop of a pass: a layer's input or output on one of its calls, and what to read there.
+
+    `reads` are grouped by what they wait for.
+    """
 
     layer: Layer
     site: str
     number: int
-    reads: tuple[Read, ...]
+    reads: Mapping[Awaited, tuple[Read, ...]]
 
     @property
-    def needs_gradient(self) -> bool:
-        """Return whether a read here wants the loss gradient."""
-        return any("gradient" in read.statistic.needs for read in self.reads)
+    def place(self) -> tuple[str, str]:
+        """Return the layer's name and the site: what reads of another layer wait for."""
+        return self.layer.name, self.site
 
 
 @dataclass(frozen=True)
@@ -62,16 +72,74 @@ class Stops:
     @property
     def gradients(self) -> bool:
         """Return whether the pass needs a loss and its gradient."""
-        return any(visit.needs_gradient for visit in self.visits)
+        return self.awaits(GRADIENT)
+
+    def awaits(self, awaited: Awaited) -> bool:
+        """Return whether some read waits for this."""
+        return any(awaited in visit.reads for visit in self.visits)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a visit saw: a tensor that will not change, and the layer's input where one is needed.
+
+    The tensor is as the model gave it; gradients are taken by it.
+    """
+
+    visit: Visit
+    tensor: Tensor
+    source: Tensor | None
+
+    def canonical(self, batch: Batch, tensor: Tensor | None = None) -> Tensor:
+        """Return the tensor, or one of its shape, with channels on axis 1."""
+        shown = self.tensor.detach() if tensor is None else tensor
+        return canonical(shown, self.visit.layer, self.visit.site, batch.axes())
 
 
 @dataclass
 class Gathering:
-    """What one pass has brought: statistics, and tensors kept until their gradient is known."""
+    """What one pass has brought: statistics, and what was seen by reads that still wait."""
 
+    wrapper: ModelWrapper
+    batch: Batch
     measured: Measured
-    kept: list[tuple[Visit, Tensor, Tensor | None]] = field(default_factory=list)
+    waiting: dict[Awaited, list[Seen]] = field(default_factory=dict)
     outputs: Any = None
+
+    def arrive(self, seen: Seen) -> None:
+        """Measure what waits for nothing, and what waited for this visit; keep the rest."""
+        for awaited in seen.visit.reads:
+            if awaited == NOTHING:
+                self.measure(seen, NOTHING, seen.canonical(self.batch))
+            else:
+                self.waiting.setdefault(awaited, []).append(seen)
+        for earlier in self.waiting.pop(seen.visit.place, []):
+            mine, theirs = earlier.canonical(self.batch), seen.canonical(self.batch)
+            mine, theirs = paired_rows(mine, theirs, self.batch, earlier.visit.layer)
+            beside = Beside(seen.visit.layer.name, seen.visit.site, theirs)
+            self.measure(earlier, seen.visit.place, mine, beside=beside)
+
+    def end(self, outputs: Any) -> None:
+        """Measure what waited for the model's outputs, which are kept for a gradient alone."""
+        logits = Logits(outputs, self.batch, self.wrapper.module)
+        for seen in self.waiting.pop(OUTPUTS, []):
+            self.measure(seen, OUTPUTS, seen.canonical(self.batch), logits=logits)
+        self.outputs = outputs if GRADIENT in self.waiting else None
+
+    def measure(self, seen: Seen, awaited: Awaited, values: Tensor, **more: Any) -> None:
+        """Measure those reads of a visit that waited for this, on canonical values."""
+        visit = seen.visit
+        with torch.no_grad(), full_precision(values.device):
+            samples = Samples(
+                self.wrapper, self.batch, visit.layer, values, source=seen.source, **more
+            )
+            found = self.measured[visit.layer.name]
+            for read, statistic in samples.measured(list(visit.reads[awaited]), visit.site):
+                if read in found:
+                    found[read] = found[read].widened()
+                    found[read].merge(statistic)
+                else:
+                    found[read] = statistic
 
 
 def plan_reads(
@@ -80,22 +148,49 @@ def plan_reads(
     reads: Mapping[str, Sequence[Read]],
     layers: Sequence[Layer],
 ) -> Stops:
-    """Return the stops of a pass: equal reads once, sites in the order the model reaches them."""
-    visits: list[Visit] = []
+    """Return the stops of a pass: equal reads once, sites in the order the model reaches them.
+
+    Raises InvalidValueError for reads of two layers where the second does not come behind.
+    """
+    places: dict[tuple[str, str], dict[Awaited, list[Read]]] = {}
     constants: dict[str, dict[Any, Statistic]] = {}
+    described = {**wrapper.layers, **{layer.name: layer for layer in layers}}
     for layer in layers:
-        wanted = joined_reads(reads[layer.name])
         constants[layer.name] = {"layer": layer}
-        for read in (r for r in wanted if r.site == "weight"):
-            constants[layer.name][read] = _weight_statistic(wrapper, layer, read)
-        for site in ("input", "output"):
-            here = tuple(r for r in wanted if r.site == site)
-            if here:
-                calls = range(route.visits[layer.name])
-                visits += [Visit(layer, site, number, here) for number in calls]
+        for read in joined_reads(reads[layer.name]):
+            if read.site == "weight":
+                constants[layer.name][read] = _weight_statistic(wrapper, layer, read)
+                continue
+            awaited = _awaited(read, layer.name, route)
+            here = places.setdefault((layer.name, read.site), {})
+            here.setdefault(awaited, []).append(read)
+            if isinstance(awaited, tuple):
+                places.setdefault(awaited, {})
+    visits = [
+        Visit(described[name], site, number, {k: tuple(v) for k, v in found.items()})
+        for (name, site), found in places.items()
+        for number in range(route.visits[name])
+    ]
     visits.sort(key=lambda v: route.events[(v.layer.name, v.number, v.site)])
-    both = {v.layer.name for v in visits for r in v.reads if "input" in r.statistic.needs}
+    both = {n for n, rs in reads.items() for r in rs if "input" in r.statistic.needs}
     return Stops(tuple(visits), constants, frozenset(both))
+
+
+def _awaited(read: Read, name: str, route: Route) -> Awaited:
+    """What has to be there before a read can be measured: the last of what it needs to come."""
+    if "gradient" in read.statistic.needs:
+        return GRADIENT
+    if read.of_outputs:
+        return OUTPUTS
+    if not read.beside:
+        return NOTHING
+    later = route.beside(name, read.beside)
+    if later is None or not route.follows(later, name, read.site):
+        what = repr(later) if later else "any layer"
+        raise InvalidValueError(
+            f"layer {name!r} is read beside {what}, which the forward pass does not call behind it"
+        )
+    return later, read.site
 
 
 def _weight_statistic(wrapper: ModelWrapper, layer: Layer, read: Read) -> Statistic:
@@ -107,27 +202,32 @@ def _weight_statistic(wrapper: ModelWrapper, layer: Layer, read: Read) -> Statis
 
 def gather(wrapper: ModelWrapper, batch: Batch, stops: Stops) -> Gathering:
     """Return what a pass shows; runs inside a trace, in forward order."""
-    gathering = Gathering({name: dict(found) for name, found in stops.constants.items()})
-    inputs: dict[str, Tensor] = {}
+    constants = {name: dict(found) for name, found in stops.constants.items()}
+    gathering = Gathering(wrapper, batch, constants)
     for visit in stops.visits:
-        layer, name = visit.layer, visit.layer.name
+        source = None
         with wrapper.visit(visit.number):
-            envoy = wrapper.envoy(name)
-            if visit.site == "output" and name in stops.inputs_for_outputs:
-                inputs[name] = canonical(envoy.input, layer, "input", batch.axes()).detach()
+            envoy = wrapper.envoy(visit.layer.name)
+            if visit.site == "output" and visit.layer.name in stops.inputs_for_outputs:
+                source = canonical(envoy.input, visit.layer, "input", batch.axes()).detach()
             raw = envoy.input if visit.site == "input" else envoy.output
-            if visit.needs_gradient:
-                raw = _kept(raw, envoy, visit.site)
-        values = canonical(raw, layer, visit.site, batch.axes())
-        source = inputs.pop(name, None)
-        if visit.needs_gradient:
-            gathering.kept.append((visit, raw, source))
-        with torch.no_grad(), full_precision(values.device):
-            samples = Samples(wrapper, batch, layer, values.detach(), source=source)
-            _measure(gathering, visit, samples)
-    if stops.gradients:
-        gathering.outputs = wrapper.nnsight.output
+            wanted = GRADIENT in visit.reads
+            tensor = _kept(raw, envoy, visit.site) if wanted else _safe(raw, visit)
+        if source is not None and visit.reads.keys() - {NOTHING}:
+            source = source.clone()
+        gathering.arrive(Seen(visit, tensor, source))
+    if stops.gradients or stops.awaits(OUTPUTS):
+        gathering.end(wrapper.nnsight.output)
     return gathering
+
+
+def _safe(raw: Any, visit: Visit) -> Tensor:
+    """The tensor itself where it is measured at once, a copy where the model may work on it."""
+    tensor = first_tensor(raw)
+    if tensor is None:
+        canonical(raw, visit.layer, visit.site)  # says that there is none
+    assert tensor is not None
+    return tensor.detach().clone() if visit.reads.keys() - {NOTHING} else tensor
 
 
 def _kept(raw: Any, envoy: Any, site: str) -> Tensor:
@@ -158,47 +258,31 @@ def replaced(raw: Any, tensor: Tensor) -> Any:
     return type(raw)(*parts) if hasattr(raw, "_fields") else type(raw)(parts)
 
 
-def measure_gradients(
-    gathering: Gathering, wrapper: ModelWrapper, batch: Batch, prediction: Prediction
-) -> None:
-    """Differentiate the loss by every kept tensor and measure what needed the gradient."""
-    kept, gathering.kept, gathering.outputs = gathering.kept, [], None
-    tensors = [tensor for _, tensor, _ in kept]
+def measure_gradients(gathering: Gathering, prediction: Prediction) -> None:
+    """Differentiate the loss by every tensor that waits for it, and measure there."""
+    waiting, batch = gathering.waiting.pop(GRADIENT), gathering.batch
+    logits = Logits(gathering.outputs, batch, gathering.wrapper.module)
+    gathering.outputs = None
     with full_precision(prediction.loss.device):
-        gradients = torch.autograd.grad(prediction.loss, tensors, materialize_grads=True)
-    with torch.no_grad(), full_precision(prediction.loss.device):
-        for (visit, tensor, source), gradient in zip(kept, gradients, strict=True):
-            values = canonical(tensor.detach(), visit.layer, visit.site, batch.axes())
-            slope = canonical(gradient, visit.layer, visit.site, batch.axes())
-            check_finite(slope, visit.layer.name, f"{visit.site}'s gradient")
-            samples = Samples(
-                wrapper,
-                batch,
-                visit.layer,
-                values,
-                gradient=slope,
-                source=source,
-                terms=prediction.terms,
-            )
-            _measure(gathering, visit, samples)
+        gradients = torch.autograd.grad(
+            prediction.loss, [seen.tensor for seen in waiting], materialize_grads=True
+        )
+    for seen, gradient in zip(waiting, gradients, strict=True):
+        slope = seen.canonical(batch, gradient)
+        check_finite(slope, seen.visit.layer.name, f"{seen.visit.site}'s gradient")
+        gathering.measure(
+            seen,
+            GRADIENT,
+            seen.canonical(batch),
+            gradient=slope,
+            terms=prediction.terms,
+            logits=logits,
+        )
 
 
-def check_kept(gathering: Gathering, batch: Batch) -> None:
+def check_kept(waiting: Iterable[Seen], batch: Batch) -> None:
     """Raise NonFiniteError at the first kept tensor that is not finite: where a bad loss began."""
-    for visit, tensor, _ in gathering.kept:
-        values = canonical(tensor.detach(), visit.layer, visit.site, batch.axes())
-        counted = counted_rows(values, batch, visit.layer)
-        check_finite(values if counted is None else values[counted], visit.layer.name, visit.site)
-
-
-def _measure(gathering: Gathering, visit: Visit, samples: Samples) -> None:
-    """Measure those reads of a visit that need a gradient, or those that need none."""
-    given = samples.gradient is not None
-    reads = [r for r in visit.reads if ("gradient" in r.statistic.needs) == given]
-    found = gathering.measured[visit.layer.name]
-    for read, statistic in samples.measured(reads, visit.site):
-        if read in found:
-            found[read] = found[read].widened()
-            found[read].merge(statistic)
-        else:
-            found[read] = statistic
+    for seen in waiting:
+        values, layer = seen.canonical(batch), seen.visit.layer
+        counted = counted_rows(values, batch, layer)
+        check_finite(values if counted is None else values[counted], layer.name, seen.visit.site)

@@ -13,10 +13,19 @@ from nodelens.data.batches import Batch, Loss
 from nodelens.errors import MissingLossError, MissingTargetsError, NonFiniteError, nearest
 from nodelens.model.layers import first_tensor
 
-__all__ = ["LOSSES", "Prediction", "predict"]
+__all__ = [
+    "IGNORED",
+    "LOSSES",
+    "Prediction",
+    "aligned_targets",
+    "pools_tokens",
+    "predict",
+    "statistic_targets",
+]
 
 LOSSES = ("cross_entropy", "mse")
-_IGNORED = -100
+IGNORED = -100
+"""Marks what has no target, as torch has it."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +98,30 @@ def aligned_targets(batch: Batch, module: nn.Module) -> Tensor | None:
         return labels
     padding = ~mask if mask is not None and mask.shape == labels.shape else None
     if padding is not None:
-        labels = labels.masked_fill(padding, _IGNORED)
+        labels = labels.masked_fill(padding, IGNORED)
     if not causal:
         return labels
-    end = torch.full_like(labels[:, :1], _IGNORED)
+    end = torch.full_like(labels[:, :1], IGNORED)
     following = torch.cat([labels[:, 1:], end], dim=1)
     # Padding on the left would otherwise predict the first token.
-    return following if padding is None else following.masked_fill(padding, _IGNORED)
+    return following if padding is None else following.masked_fill(padding, IGNORED)
+
+
+def statistic_targets(batch: Batch, module: nn.Module) -> Tensor | None:
+    """Return the targets as statistics of classes see them: of next tokens, a few hundred classes.
+
+    Tokens from `batch.token_classes - 1` on count as one class, the last: numbers of byte-pair
+    vocabularies are in order of frequency. Targets that were given stay as they are.
+    """
+    targets = aligned_targets(batch, module)
+    if targets is None or not pools_tokens(batch, module):
+        return targets
+    return targets.clamp(max=batch.token_classes - 1)
+
+
+def pools_tokens(batch: Batch, module: nn.Module) -> bool:
+    """Return whether the targets are next tokens, and not such as a user gave."""
+    return batch.targets is None and is_causal(module)
 
 
 def is_causal(module: nn.Module) -> bool:
@@ -131,7 +157,7 @@ def _classes(logits: Tensor, targets: Tensor) -> Prediction:
             f"no loss for outputs of shape {tuple(logits.shape)} and class targets "
             f"of shape {tuple(targets.shape)}"
         )
-    predicted = targets != _IGNORED
+    predicted = targets != IGNORED
     highest, classes = int(targets.max()) if targets.numel() else -1, logits.shape[1]
     lowest = int(targets[predicted].min()) if predicted.any() else 0
     if highest >= classes or lowest < 0:
@@ -140,6 +166,6 @@ def _classes(logits: Tensor, targets: Tensor) -> Prediction:
             f"class number {wrong} for {classes} outputs, expected 0 to {classes - 1}"
         )
     scores = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    total = cross_entropy(scores, targets.long(), reduction="sum", ignore_index=_IGNORED)
+    total = cross_entropy(scores, targets.long(), reduction="sum", ignore_index=IGNORED)
     correct = (logits.detach().argmax(1) == targets) & predicted
     return Prediction(total, int(predicted.sum()), correct[predicted])

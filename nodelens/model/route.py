@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nodelens.errors import InvalidValueError, NodeLensError
 from nodelens.model.layers import Layer, canonical, describe, first_tensor, named
 from nodelens.model.session import alone
+from nodelens.statistics.read import NEXT
 
 __all__ = ["FAILURES", "Event", "Route", "learn_route"]
 
@@ -43,6 +44,8 @@ class Route:
     visits: dict[str, int] = field(default_factory=dict)
     norm_after: dict[str, str] = field(default_factory=dict)
     down_projections: list[str] = field(default_factory=list)
+    followers: dict[str, str] = field(default_factory=dict)
+    """The layer that follows each, of those that read one tensor the same for all."""
 
     def order(self, name: str) -> int:
         """Return the position of a module's first call; unreached modules come last."""
@@ -51,6 +54,15 @@ class Route:
     def reached(self, name: str) -> bool:
         """Return whether the forward pass called the module."""
         return name in self.visits
+
+    def beside(self, name: str, wanted: str) -> str | None:
+        """Return the layer `wanted` beside `name`: itself, or for "next" the one that follows."""
+        return self.followers.get(name) if wanted == NEXT else wanted
+
+    def follows(self, later: str, name: str, site: str) -> bool:
+        """Return whether some call of `later` comes behind the first of `name`."""
+        last = self.events.get((later, self.visits.get(later, 0) - 1, site), -1)
+        return last > self.events[(name, 0, site)]
 
 
 def learn_route(module: nn.Module, forward: Callable[[], Any]) -> Route:
@@ -69,6 +81,7 @@ def learn_route(module: nn.Module, forward: Callable[[], Any]) -> Route:
             recorder.explain(failure)
             raise
     recorder.route.down_projections = find_down_projections(recorder.calls, recorder.siblings())
+    recorder.route.followers = find_followers(recorder.groups)
     return recorder.route
 
 
@@ -78,6 +91,8 @@ class _Recorder:
         self.layers = {name: describe(name, m) for name, m in modules.items()}
         self.route = Route(tuple(modules))
         self.calls: list[_Call] = []
+        self.groups: list[list[str]] = []
+        self._last_source: tuple[Tensor | None, int] = (None, 0)
         self._last_output: tuple[str, Tensor | None] = ("", None)
         self._inside: tuple[str, Tensor] | None = None
 
@@ -120,6 +135,7 @@ class _Recorder:
             for call in self.calls:
                 call.source = None
             self._last_output = ("", None)
+            self._last_source = (None, 0)
             self._inside = None
 
     def _enter(self, name: str) -> Callable[..., None]:
@@ -130,6 +146,7 @@ class _Recorder:
             source = first_tensor(args) if args else first_tensor(kwargs)
             self._note_norm(name, module, source)
             self._note_linear(name, source)
+            self._note_group(name, source)
             explicable = self.layers[name] is not None or _is_torch(module)
             self._inside = (name, source) if explicable and source is not None else None
 
@@ -149,6 +166,17 @@ class _Recorder:
         last, output = self._last_output
         if isinstance(module, _NORMS) and source is not None and source is output:
             self.route.norm_after[last] = name
+
+    def _note_group(self, name: str, source: Tensor | None) -> None:
+        if self.layers[name] is None:
+            return
+        before, version = self._last_source
+        now = 0 if source is None or source.is_inference() else source._version
+        # What was added to in place is the same tensor and no longer the same values.
+        if source is None or source is not before or now != version:
+            self.groups.append([])
+        self.groups[-1].append(name)
+        self._last_source = (source, now)
 
     def _note_linear(self, name: str, source: Tensor | None) -> None:
         layer = self.layers[name]
@@ -184,6 +212,20 @@ def _check_dtype(name: str, module: nn.Module, source: Tensor) -> None:
             f"the input of layer {name!r} is {source.dtype}, expected {weight.dtype} as its "
             f"weights are: convert the batch, as in x.to({weight.dtype}), or the model"
         )
+
+
+def find_followers(groups: list[list[str]]) -> dict[str, str]:
+    """Return the layer called next behind each, beside those that read the same tensor.
+
+    Behind query, key and value projections comes what reads them, not one another.
+    """
+    found: dict[str, str] = {}
+    for number, group in enumerate(groups):
+        for name in group:
+            later = next((g[0] for g in groups[number + 1 :] if name not in g), None)
+            if later is not None:
+                found.setdefault(name, later)
+    return found
 
 
 def find_down_projections(calls: list[_Call], siblings: Mapping[str, set[str]]) -> list[str]:

@@ -7,10 +7,9 @@ from torch import Tensor
 from nodelens.data import Batch
 from nodelens.errors import MissingTargetsError, ShapeError
 from nodelens.model.layers import Layer
+from nodelens.model.loss import IGNORED
 
-__all__ = ["counted_rows", "labelled_rows", "row_targets"]
-
-_IGNORED = -100
+__all__ = ["counted_rows", "labelled_rows", "paired_rows", "row_targets"]
 
 
 def counted_rows(values: Tensor, batch: Batch, layer: Layer) -> Tensor | None:
@@ -64,6 +63,39 @@ def row_targets(targets: Tensor | None, rows: int, layer: Layer) -> Tensor:
 
 def labelled_rows(targets: Tensor) -> Tensor | None:
     """Return which rows have something to predict, bool; None when all have."""
-    if targets.is_floating_point() or targets.ndim != 1 or not bool((targets == _IGNORED).any()):
+    if targets.is_floating_point() or targets.ndim != 1 or not bool((targets == IGNORED).any()):
         return None
-    return targets != _IGNORED
+    return targets != IGNORED
+
+
+def paired_rows(
+    values: Tensor, others: Tensor, batch: Batch, layer: Layer
+) -> tuple[Tensor, Tensor]:
+    """Return what two layers show in the same rows, each canonical.
+
+    Row by row, and position by position, where both have the same ones; else both are averaged
+    over what counts of each sample.
+    """
+    if values.shape[:1] + values.shape[2:] == others.shape[:1] + others.shape[2:]:
+        return values, others
+    return _of_samples(values, batch, layer), _of_samples(others, batch, layer)
+
+
+def _of_samples(values: Tensor, batch: Batch, layer: Layer) -> Tensor:
+    """The mean over the positions or tokens of every sample, `(batch, channels)`."""
+    counted, samples = counted_rows(values, batch, layer), batch.size()
+    rows: Tensor = values.flatten(2).mean(2) if values.ndim > 2 else values
+    if len(rows) % max(samples, 1):
+        raise ShapeError(
+            f"layer {layer.name!r} and what it is read beside have different rows, and {len(rows)} "
+            f"cannot be averaged over {samples} samples"
+        )
+    if len(rows) == samples:
+        return rows
+    grouped: Tensor = rows.view(samples, -1, rows.shape[1])
+    if counted is None:
+        return grouped.mean(1)
+    share = counted.view(samples, -1, 1).to(rows.dtype)
+    # What does not count may be anything, NaN too.
+    summed: Tensor = grouped.masked_fill(share == 0, 0).sum(1)
+    return summed / share.sum(1).clamp(min=1)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from nodelens.data import Batch
+from nodelens.errors import ShapeError
 from nodelens.model.layers import Layer, check_finite
-from nodelens.model.loss import aligned_targets
+from nodelens.model.logits import Logits
+from nodelens.model.loss import statistic_targets
 from nodelens.model.rows import counted_rows, labelled_rows, row_targets
 from nodelens.model.views import look
 from nodelens.statistics import Sample, Statistic
@@ -20,13 +23,23 @@ from nodelens.statistics.read import Read
 if TYPE_CHECKING:
     from nodelens.model.wrapper import ModelWrapper
 
-__all__ = ["Samples"]
+__all__ = ["Beside", "Samples"]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What another layer shows in the same rows, channels on axis 1."""
+
+    name: str
+    site: str
+    values: Tensor
 
 
 class Samples:
     """The samples of one layer's input or output: padding left out, targets where they are needed.
 
-    `values` (and `gradient`, `source`) are canonical. Reads of targets see labelled rows only.
+    `values` (and `gradient`, `source`, what is beside) are canonical. Reads of targets see labelled
+    rows only.
     """
 
     def __init__(
@@ -39,24 +52,29 @@ class Samples:
         gradient: Tensor | None = None,
         source: Tensor | None = None,
         terms: int = 1,
+        logits: Logits | None = None,
+        beside: Beside | None = None,
     ) -> None:
         self.wrapper, self.batch, self.layer, self.terms = wrapper, batch, layer, terms
         self.kept = counted_rows(values, batch, layer)
         self.rows = len(values)
         self.values = values if self.kept is None else values[self.kept]
         self.gradient, self.source = self._counted(gradient), self._counted(source)
-        self.targets: Tensor | None = None
-        self.labelled: Tensor | None = None
-        self._looks: dict[tuple[str, bool], Tensor] = {}
-        self._samples: dict[int, Sample] = {}
+        self.logits = logits
+        self.beside_name = "" if beside is None else beside.name
+        self.beside_site = "" if beside is None else beside.site
+        self.beside = None if beside is None else self._counted(beside.values)
+        self._labels: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self._looks: dict[tuple[str, str], Tensor] = {}
+        self._samples: dict[tuple[int, str], Sample] = {}
 
     def measured(self, reads: list[Read], site: str) -> Iterator[tuple[Read, Statistic]]:
         """Yield every read with its statistic; those of the same rows are measured together.
 
         Raises NonFiniteError when a value that counts is not finite.
         """
-        if any("targets" in read.statistic.needs for read in reads):
-            self._label()
+        for kind in dict.fromkeys(r.target for r in reads if "targets" in r.statistic.needs):
+            self._labels[kind] = self._labelled(kind)
         together: dict[int, tuple[Sample, list[Read]]] = {}
         for read in reads:
             sample = self._sample(read)
@@ -75,38 +93,66 @@ class Samples:
         whole = next((s for s in samples if s.values.numel() == self.values.numel()), None)
         if whole is None or not math.isfinite(float(whole.total.sum())):
             check_finite(self.values, self.layer.name, site)
+        if self.beside is not None:
+            check_finite(self.beside, self.beside_name, self.beside_site)
+        for kind, (targets, _) in self._labels.items():
+            if kind != "targets":
+                check_finite(targets, self.layer.name, f"target {kind!r}")
 
-    def _label(self) -> None:
-        found = row_targets(
-            aligned_targets(self.batch, self.wrapper.module), self.rows, self.layer
-        ).to(self.values.device)
-        found = found if self.kept is None else found[self.kept]
-        self.labelled = labelled_rows(found)
-        self.targets = found if self.labelled is None else found[self.labelled]
+    def _labelled(self, kind: str) -> tuple[Tensor, Tensor | None]:
+        """The targets of the rows that have one, and which rows those are, None for all."""
+        found, values = statistic_targets(self.batch, self.wrapper.module), None
+        if kind != "targets":
+            assert self.logits is not None
+            found, values = self.logits.of(kind)
+        rows = row_targets(found, self.rows, self.layer).to(self.values.device)
+        if values is not None and rows.ndim > 1:
+            raise ShapeError(
+                f"layer {self.layer.name!r} has {self.rows} rows for {rows.numel()} predictions: "
+                f"which of them target {kind!r} is that of cannot be told"
+            )
+        rows = rows if self.kept is None else rows[self.kept]
+        labelled = labelled_rows(rows)
+        rows = rows if labelled is None else rows[labelled]
+        return rows if values is None else values.to(rows.device)[rows], labelled
 
     def _sample(self, read: Read) -> Sample:
-        part = self.labelled is not None and "targets" in read.statistic.needs
-        shown = self._look(read.view, part)
+        kind = self._kind(read)
+        targets, labelled = self._labels.get(kind, (None, None))
+        shown = self._look(read.view, "" if labelled is None else kind)
         # Two views of a plain layer are one tensor: what is worked out for one serves the other.
-        if id(shown) not in self._samples:
-            self._samples[id(shown)] = Sample(
+        key = (id(shown), kind)
+        if key not in self._samples:
+            slope = self.gradient
+            self._samples[key] = Sample(
                 shown,
-                gradient=None
-                if self.gradient is None
-                else self._seen(read.view, self.gradient, part),
-                targets=self.targets if part or self.labelled is None else None,
+                gradient=None if slope is None else self._seen(read.view, slope, labelled),
+                targets=targets,
                 inputs=self.source,
                 window=self.layer.window,
                 loss_terms=self.terms,
+                beside=None if self.beside is None else self._rows(self.beside),
+                beside_name=self.beside_name,
             )
-        return self._samples[id(shown)]
+        return self._samples[key]
 
-    def _look(self, view: str, part: bool) -> Tensor:
-        if (view, part) not in self._looks:
-            self._looks[(view, part)] = self._seen(view, self.values, part)
-        return self._looks[(view, part)]
+    def _kind(self, read: Read) -> str:
+        """Whose rows a read sees; one that needs no targets shares those that leave none out."""
+        if "targets" in read.statistic.needs:
+            return read.target
+        return next((kind for kind, (_, part) in self._labels.items() if part is None), "")
 
-    def _seen(self, view: str, x: Tensor, part: bool) -> Tensor:
+    def _look(self, view: str, kind: str) -> Tensor:
+        if (view, kind) not in self._looks:
+            labelled = self._labels[kind][1] if kind else None
+            self._looks[(view, kind)] = self._seen(view, self.values, labelled)
+        return self._looks[(view, kind)]
+
+    def _seen(self, view: str, x: Tensor, labelled: Tensor | None) -> Tensor:
         module = self.wrapper.torch_module(self.layer.name)
         reference = self.wrapper.reference_weight(self.layer)
-        return look(view, x[self.labelled] if part else x, self.layer, module, reference)
+        return look(view, x if labelled is None else x[labelled], self.layer, module, reference)
+
+    @staticmethod
+    def _rows(x: Tensor) -> Tensor:
+        return x.flatten(2) if x.ndim > 2 else x

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nodelens.errors import InvalidValueError
 from nodelens.memory import shown_bytes
-from nodelens.model.costs import Cost, cost_of, home
+from nodelens.model.costs import Cost, cost_of, home, other_layer
 from nodelens.model.facts import Facts
 from nodelens.model.layers import Layer
 from nodelens.model.wrapper import ModelWrapper
@@ -75,7 +75,8 @@ class Prices:
     def cost(self, layer: Layer, read: Read, *, by_block: bool = True) -> Cost:
         """Return what a read of a layer costs; more where its matrix is scored as a whole."""
         where = home(self.wrapper, layer.name)
-        return cost_of(layer, read, where, self.facts, by_block=by_block)
+        beside = other_layer(self.wrapper, layer, read)
+        return cost_of(layer, read, where, self.facts, by_block=by_block, beside=beside)
 
     def planned(self, shares: Iterable[Share]) -> PlannedPass:
         """Return the pass that measures these shares, what several read once."""

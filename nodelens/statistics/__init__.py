@@ -11,6 +11,7 @@ from nodelens.statistics.comoments import (
 )
 from nodelens.statistics.gradients import ActivationGradient, WeightFisher, WeightUpdates
 from nodelens.statistics.joint import JointCounts
+from nodelens.statistics.layers import CrossLayerMoments
 from nodelens.statistics.moments import AbsoluteMean, Extremes, Mean, Moments, NearZero
 from nodelens.statistics.partners import PartnerMoments
 from nodelens.statistics.patches import ClassPatchMoments, PatchMoments, PositionMoments
@@ -31,6 +32,7 @@ __all__ = [
     "ClassPatchMoments",
     "CoMoments",
     "Constant",
+    "CrossLayerMoments",
     "CrossMoments",
     "Extremes",
     "GroupCoMoments",

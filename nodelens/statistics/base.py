@@ -28,7 +28,7 @@ class Statistic(ABC):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What `measure` reads besides the values: "gradient", "targets", "input"."""
+    """What `measure` reads besides the values: "gradient", "targets", "input", "beside"."""
 
     _classes: ClassVar[dict[str, type[Statistic]]] = {}
 

@@ -9,9 +9,11 @@ from typing import Any
 from nodelens.errors import InvalidValueError, nearest
 from nodelens.statistics.base import Statistic
 
-__all__ = ["Read", "joined_reads", "serving"]
+__all__ = ["NEXT", "TARGETS", "Read", "joined_reads", "serving"]
 
 _SITES = ("input", "output", "weight")
+TARGETS = ("targets", "correct_logit", "logit_margin", "logits")
+NEXT = "next"
 
 
 @dataclass(frozen=True, init=False)
@@ -21,12 +23,19 @@ class Read:
     `site` is "input", "output" or "weight". `view` says how the tensor there becomes rows (see
     `nodelens.model.views`); "rows" is what every layer has. Equal reads are measured once,
     whichever lens they come from.
+
+    `target` says what a statistic that needs targets is given: "targets" of the batch, or of the
+    model's own outputs the "correct_logit", the "logit_margin" (correct minus best other) or all
+    "logits". `beside` names another layer, or "next" the one that follows in the forward pass, for
+    a statistic of two layers.
     """
 
     site: str
     statistic: type[Statistic]
     options: tuple[tuple[str, Any], ...]
     view: str
+    target: str
+    beside: str
 
     def __init__(
         self,
@@ -35,23 +44,56 @@ class Read:
         options: Mapping[str, Any] | None = None,
         *,
         view: str = "rows",
+        target: str = "targets",
+        beside: str = "",
     ) -> None:
-        if site not in _SITES:
+        for what, given, valid in (("site", site, _SITES), ("target", target, TARGETS)):
+            if given not in valid:
+                raise InvalidValueError(
+                    f"unknown {what} {given!r}{nearest(given, valid)}, "
+                    f"expected one of {', '.join(valid)}"
+                )
+        needs = statistic.needs
+        if bool(beside) != ("beside" in needs) or (beside and needs & {"gradient", "targets"}):
             raise InvalidValueError(
-                f"unknown site {site!r}{nearest(site, _SITES)}, expected one of {', '.join(_SITES)}"
+                f"{statistic.__name__} beside {beside!r}: a statistic of two layers, and no other, "
+                "is read beside a layer, without targets or gradient"
             )
         object.__setattr__(self, "site", site)
         object.__setattr__(self, "statistic", statistic)
         object.__setattr__(self, "options", tuple(sorted((options or {}).items())))
         object.__setattr__(self, "view", view)
+        # What needs no targets is the same read whatever the target would be.
+        object.__setattr__(self, "target", target if "targets" in needs else TARGETS[0])
+        object.__setattr__(self, "beside", beside)
 
     def joined(self, other: Read) -> Read | None:
         """Return the read that serves both, None when they have to be measured apart."""
-        here = (self.site, self.view, self.statistic)
-        if here != (other.site, other.view, other.statistic):
+        if self.kind != other.kind:
             return None
         options = self.statistic.joined(dict(self.options), dict(other.options))
-        return None if options is None else Read(self.site, self.statistic, options, view=self.view)
+        return None if options is None else self.under(options)
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Return what is read, whatever the options of the statistic."""
+        return self.site, self.view, self.statistic, self.target, self.beside
+
+    def under(self, options: Mapping[str, Any]) -> Read:
+        """Return the same read with other options of its statistic."""
+        return Read(
+            self.site,
+            self.statistic,
+            options,
+            view=self.view,
+            target=self.target,
+            beside=self.beside,
+        )
+
+    @property
+    def of_outputs(self) -> bool:
+        """Return whether it needs a target that only the model's outputs show."""
+        return "targets" in self.statistic.needs and self.target != "targets"
 
     @property
     def pairwise(self) -> bool:
@@ -62,8 +104,7 @@ class Read:
         """Return the read of a block of channels against all; itself where nothing is pairwise."""
         if not self.pairwise:
             return self
-        options = {**dict(self.options), "start": start, "stop": stop}
-        return Read(self.site, self.statistic, options, view=self.view)
+        return self.under({**dict(self.options), "start": start, "stop": stop})
 
     def to_json(self) -> dict[str, Any]:
         """Return the read as plain data."""
@@ -72,13 +113,17 @@ class Read:
             "statistic": self.statistic.kind(),
             "options": dict(self.options),
             "view": self.view,
+            "target": self.target,
+            "beside": self.beside,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Read:
         """Return the read that `to_json` wrote."""
         statistic = Statistic.of_kind(data["statistic"])
-        return cls(data["site"], statistic, data["options"], view=data["view"])
+        # States saved before there were these two have none.
+        more = {name: data[name] for name in ("target", "beside") if name in data}
+        return cls(data["site"], statistic, data["options"], view=data["view"], **more)
 
 
 def joined_reads(reads: Iterable[Read]) -> list[Read]:

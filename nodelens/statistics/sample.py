@@ -31,7 +31,8 @@ class Sample:
 
     `values` is `(rows, channels)`, or `(batch, channels, positions)` for maps; `gradient` has the
     same shape. `targets` is `(values.shape[0],)` of class numbers or `(values.shape[0], targets)`
-    of numbers. `inputs` is the layer's own input when a statistic needs both ends.
+    of numbers. `inputs` is the layer's own input when a statistic needs both ends; `beside` what
+    another layer, `beside_name`, shows in the same rows.
 
     What more than one statistic needs is a property here, so that it is worked out once whatever
     is asked for. Statistics must not write to what they get.
@@ -43,6 +44,8 @@ class Sample:
     inputs: Tensor | None = None
     window: Window | None = None
     loss_terms: int = 1
+    beside: Tensor | None = None
+    beside_name: str = ""
 
     @property
     def rows(self) -> int:

@@ -15,9 +15,14 @@ from nodelens.metrics import get_metric, list_metrics
 
 # What they compare a layer with is given to a run.
 GIVEN = ("delta_alignment", "normalized_delta_alignment", "eigenvalue_alignment")
-# Feed-forward blocks, attention heads and norms are not shown by one tensor.
-UNSEEN = ("scar_", "attn_", "bn_scale")
-METRICS = [name for name in list_metrics() if not name.startswith(UNSEEN) and name not in GIVEN]
+# Feed-forward blocks, attention heads, norms and the next layer are not shown by one tensor; what
+# is about logits takes them as targets (tests/lenses/test_across.py).
+UNSEEN = ("scar_", "attn_", "bn_scale", "adaptive_", "cross_layer_", "layer_transition_")
+METRICS = [
+    name
+    for name in list_metrics()
+    if not name.startswith(UNSEEN) and name not in (*GIVEN, "synergy_continuous_target")
+]
 MODULES = {
     "linear": (lambda: nn.Linear(6, 4), (30, 6)),
     "convolution": (lambda: nn.Conv2d(3, 4, 3, padding=1), (10, 3, 5, 6)),

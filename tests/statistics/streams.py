@@ -19,6 +19,7 @@ from nodelens.statistics import (
     ClassPatchMoments,
     CoMoments,
     Constant,
+    CrossLayerMoments,
     GroupCoMoments,
     Histogram,
     JointCounts,
@@ -46,6 +47,7 @@ OPTIONS: dict[type[Statistic], list[dict[str, Any]]] = {
     CoMoments: [{}, {"start": 1, "stop": 3}],
     PartnerMoments: [{"count": 2, "seed": 3}],
     GroupCoMoments: [{"groups": 1}, {"groups": CHANNELS}],
+    CrossLayerMoments: [{}, {"start": 1, "stop": 3}],
     Histogram: [{"low": -1.5, "high": 2.0, "bins": 7}],
     QuantileSketch: [{}, {"octaves": 2}],
     JointCounts: [{}, {"bins": 8}],
@@ -125,7 +127,18 @@ def stream(
         inputs=None if inputs is None else draw(*inputs),
         window=window,
         loss_terms=4,
+        beside=_beside(values, generator),
+        beside_name="next",
     )
+
+
+def _beside(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Two channels of another layer in the same rows, the first of which follows a channel."""
+    shape = (len(values), 2, *values.shape[2:])
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return noise.to(values.dtype) + values[:, :1] * torch.tensor([1.0, 0.0]).view(
+        1, 2, *[1] * (values.ndim - 2)
+    ).to(values.dtype)
 
 
 def _shapes(layout: str, rows: int) -> tuple[tuple[int, ...], tuple[int, ...] | None, Any]:
@@ -151,7 +164,9 @@ def sample_for(kind: Kind, rows: int, **options: Any) -> Sample:
         shift = options.get("shift", 0.0)
         return replace(sample, values=sample.inputs + shift, gradient=None, inputs=None)
     if kind.layout == "windows":
-        return replace(sample, values=sample.values.flatten(2), gradient=_flat(sample.gradient))
+        return replace(
+            sample, values=sample.values.flatten(2), gradient=_flat(sample.gradient), beside=None
+        )
     return sample
 
 
@@ -164,7 +179,7 @@ def cut(sample: Sample, ends: Sequence[int]) -> list[Sample]:
     bounds = [0, *sorted(ends), len(sample.values)]
 
     def piece(start: int, end: int) -> dict[str, Any]:
-        names = ("values", "gradient", "targets", "inputs")
+        names = ("values", "gradient", "targets", "inputs", "beside")
         given = {name: getattr(sample, name) for name in names}
         return {name: t[start:end] for name, t in given.items() if t is not None}
 

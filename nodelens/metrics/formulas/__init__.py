@@ -4,6 +4,9 @@ Degenerate cases are part of each formula: a constant channel has no correlation
 scores 0; nothing is divided by an epsilon.
 """
 
+from nodelens.metrics.formulas.across import (
+    uniformity,
+)
 from nodelens.metrics.formulas.alignment import (
     class_quotient,
     covariance_alignment,
@@ -73,6 +76,10 @@ from nodelens.metrics.formulas.pairs import (
     pair_synergy,
     pair_synergy_of_classes,
 )
+from nodelens.metrics.formulas.partners import (
+    drawn_partners,
+    nearest_partners,
+)
 from nodelens.metrics.formulas.spectrum import (
     cluster_gap,
     cosines,
@@ -103,6 +110,7 @@ __all__ = [
     "covariance_alignment",
     "determined_directions",
     "drawn_clamped_pairs",
+    "drawn_partners",
     "explained_variance",
     "gaussian_information",
     "group_blocks",
@@ -123,6 +131,7 @@ __all__ = [
     "mean_shared",
     "mean_synergy",
     "minmax",
+    "nearest_partners",
     "norm_by_class",
     "normalised",
     "normalised_spectrum",
@@ -147,5 +156,6 @@ __all__ = [
     "stable_rank",
     "target_correlation",
     "total_squares",
+    "uniformity",
     "zscore",
 ]

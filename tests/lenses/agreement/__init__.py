@@ -1,6 +1,7 @@
 """Every lens beside the oracle that says what it should give, by family."""
 
 from tests.lenses.agreement import (
+    across,
     activation,
     alignment,
     classes,
@@ -30,5 +31,6 @@ ENTRIES = [
     *spectrum.ENTRIES,
     *gradient.ENTRIES,
     *weights.ENTRIES,
+    *across.ENTRIES,
     *composite.ENTRIES,
 ]
