@@ -39,12 +39,6 @@ FAMILIES = {
     "gradient": "What the loss would feel.",
     "scar": "Scores of the units of feed-forward blocks, under the name of the down projection.",
     "weights": "What the weights alone say.",
-    "class-conditional": "What a channel does, class by class.",
-    "higher order": "What more than two channels share, from the layer's correlation matrix.",
-    "spectrum": "How the activations of a layer fill their space.",
-    "attention": "Scores of attention heads, under the name of the output projection.",
-    "across": "What a layer has to do with the next one.",
-    "composite": "Several lenses as one score.",
     "intervention": "What happens without some channels.",
 }
 DIRECTIONS = {
