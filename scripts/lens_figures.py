@@ -169,8 +169,9 @@ def plot(name: str, result: LensResult) -> None:
     )
     figure, axes = pyplot.subplots(figsize=(320 / 72, 120 / 72), layout="constrained")
     chosen = {layer: _main(name, scores) for layer, scores in result.items()}
+    whole = all(len(scores) == 1 for scores in chosen.values())
     for number, (layer, scores) in enumerate(chosen.items()):
-        _line(axes, number, layer, scores)
+        _line(axes, number, layer, scores, float(number) if whole else 0.0)
     if _heavy(list(chosen.values())):
         axes.set_yscale("log")
         axes.yaxis.set_minor_locator(pyplot.NullLocator())
@@ -178,11 +179,12 @@ def plot(name: str, result: LensResult) -> None:
     else:
         axes.locator_params(axis="y", nbins=4)
     axes.tick_params(labelsize=7, colors=TEXT, length=2, width=0.5)
-    axes.set_xticks([0, 1], ["highest", "lowest"])
+    axes.set_xticks([] if whole else [0, 1], [] if whole else ["highest", "lowest"])
     unit = shown_unit(Lens.named(name).unit)
     title = ", ".join([name, *(f"{key}={value!r}" for key, value in OPTIONS.get(name, {}).items())])
     axes.set_title(f"{title} ({unit})" if unit else title, fontsize=7.5, color=TEXT, loc="left")
-    axes.set_xlabel("channels of each layer", fontsize=7, color=GREY, labelpad=-7)
+    about = "one number a layer" if whole else "channels of each layer"
+    axes.set_xlabel(about, fontsize=7, color=GREY, labelpad=2 if whole else -7)
     quiet(axes)
     figure.legend(loc="outside right center", fontsize=7, frameon=False, handlelength=1.2)
 
@@ -193,10 +195,10 @@ def _main(name: str, scores: Any) -> Tensor:
     return values.flatten().sort(descending=True).values
 
 
-def _line(axes: Any, number: int, layer: str, scores: Tensor) -> None:
+def _line(axes: Any, number: int, layer: str, scores: Tensor, start: float) -> None:
     count = len(scores)
     kept = torch.linspace(0, count - 1, min(count, POINTS)).round().long()
-    places = (kept / max(count - 1, 1)).tolist()
+    places = (start + kept / max(count - 1, 1)).tolist()
     axes.plot(
         places,
         scores[kept].tolist(),

@@ -19,7 +19,7 @@ from torch import nn
 from nodelens.errors import InvalidValueError
 from nodelens.lens import Lens
 from nodelens.memory import shown_bytes
-from nodelens.metrics.growth import bare, raised
+from nodelens.metrics.growth import bare, cases, raised
 from nodelens.metrics.lens import MetricLens
 from nodelens.model import Layer, wrap
 from nodelens.model.costs import cost_of
@@ -162,12 +162,12 @@ class LensFacts:
 
     def _meaning(self, option: str) -> str:
         """The sentences that name an option, of the nearest docstring that has any."""
-        named = re.compile(rf"`{re.escape(option)}(?:=[^`]*)?`")
-        for kind in self.kind.__mro__:
-            text = " ".join((vars(kind).get("__doc__") or "").split())
-            found = [s for s in re.split(r"(?<=\.)\s+", text) if named.search(s)]
-            if found and issubclass(kind, Lens):
-                return " ".join(found)
+        kinds = [kind for kind in self.kind.__mro__ if issubclass(kind, Lens)]
+        for named in (rf"`{option}(?:=[^`]*)?`", rf"\b{option}\b"):
+            for kind in kinds:
+                text = " ".join((vars(kind).get("__doc__") or "").split())
+                if found := [s for s in re.split(r"(?<=\.)\s+", text) if re.search(named, s)]:
+                    return " ".join(found)
         return ""
 
     @property
@@ -229,8 +229,8 @@ class LensFacts:
 
 
 def _rest(text: str) -> str:
-    rest = text.partition(";")[2]
-    return raised(rest and f";{rest}")
+    """What is said of other options than the default, behind a semicolon."""
+    return raised("".join(f"; {case}" for case in cases(text)[1:]))
 
 
 def layer_of_shape(text: str) -> Layer:

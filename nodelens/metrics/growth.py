@@ -6,23 +6,33 @@ import re
 
 from nodelens.errors import InvalidValueError, nearest
 
-__all__ = ["bare", "growth", "no_more_than", "raised"]
+__all__ = ["bare", "cases", "growth", "no_more_than", "raised"]
 
-_FACTOR = re.compile(r"(?P<symbol>[A-Z]\w*)(?:\^(?P<power>\d+))?|\d+")
+_FACTOR = re.compile(r"(?P<symbol>[A-Z]\w*|[a-z]{3,})(?:\^(?P<power>\d+))?|\d+")
 _ORDER = re.compile(r"O\((.*)\)( an? [a-z]+)?")
 _PRODUCT = re.compile(r"([^()+]*)\((.*)\)")
 _USUAL = ("nothing", "C", "K C", "C D", "C^2", "D^2")
 
 
+def cases(text: str) -> list[str]:
+    """Return the cases between semicolons, first the one that does not say for what.
+
+    >>> cases("D^2 for pc1; C T")
+    ['C T', 'D^2 for pc1']
+    """
+    found = [case.strip() for case in text.split(";")]
+    return sorted(found, key=lambda case: " for " in case)
+
+
 def bare(text: str) -> str:
     """Return a growth under default options, without its O(), powers raised.
 
-    What is after a semicolon belongs to other options.
+    What says for what it is, and what is after a semicolon, belongs to other options.
 
     >>> bare("O(C T); D^2 for pc1"), bare("O(C + D) a position"), bare("C^2")
     ('C T', 'C + D a position', 'C²')
     """
-    default = text.partition(";")[0].strip()
+    default = cases(text)[0]
     if (order := _ORDER.fullmatch(default)) is not None:
         default = order[1] + (order[2] or "")
     return raised(default)
@@ -41,10 +51,10 @@ def growth(text: str) -> tuple[int, int]:
     >>> growth("O(C + D)"), growth("K (C + D)"), growth("C^2 + C T; D^2 for pc1"), growth("")
     ((1, 0), (1, 1), (2, 0), (0, 0))
     """
-    default = text.partition(";")[0].strip()
+    default = cases(text)[0]
     if default in ("", "nothing"):
         return 0, 0
-    return _fastest(re.sub(r" an? [a-z]+$", "", default), text)
+    return _fastest(re.sub(r" (?:an?|for|with) [a-z].*$", "", default), text)
 
 
 def no_more_than(text: str, bound: str) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from nodelens.errors import UnknownNameError, nearest
 from nodelens.lens import Lens
-from nodelens.testing import laws, manners, values
+from nodelens.testing import laws, manners, statements, values
 from nodelens.testing.trial import Trial
 
 __all__ = ["Check", "checks", "lens_names"]
@@ -18,6 +18,7 @@ _CHECKS: dict[str, Callable[[Trial], None]] = {
     module_check.__name__: module_check
     for module_check in (
         values.described,
+        statements.stated,
         laws.split_invariance,
         laws.split_invariance_in_float64,
         laws.merge_laws,

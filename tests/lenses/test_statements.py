@@ -92,12 +92,12 @@ def stranger(monkeypatch):
     return Plain
 
 
-def described():
-    next(check for check in checks("test.plain") if check.key == "described")()
+def stated():
+    next(check for check in checks("test.plain") if check.key == "stated")()
 
 
 def test_a_lens_without_a_formula_keeps_the_contract(stranger):
-    described()
+    stated()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_lens_without_a_formula_keeps_the_contract(stranger):
 def test_half_a_statement_breaks_the_contract(stranger, monkeypatch, statement, text):
     monkeypatch.setattr(stranger, statement, text)
     with pytest.raises((AssertionError, ValueError)):
-        described()
+        stated()
 
 
 def test_an_option_that_changes_what_is_read_changes_nothing_of_the_default():
