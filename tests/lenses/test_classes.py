@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nodelens import Lens
 from nodelens.errors import InvalidValueError, MissingTargetsError, ShapeError
 from nodelens.metrics import get_metric
-from nodelens.metrics.formulas import pooled_classes, scatter
+from nodelens.metrics.formulas import partial_moments, pooled_classes, scatter
 from tests.oracles import classes as oracles
 
 DOUBLE = torch.float64
@@ -85,7 +85,7 @@ def test_as_many_of_the_smallest_classes_are_pooled_as_it_takes():
 
 def test_equal_means_leave_nothing_between_classes_to_the_last_bit():
     mean = torch.full((3, 1), 0.1, dtype=DOUBLE)
-    assert scatter(torch.tensor([3, 7, 11]), mean, 0 * mean)[0].tolist() == [0.0]
+    assert scatter(torch.tensor([1, 2, 3]), mean, 0 * mean)[0].tolist() == [0.0]
 
 
 def test_pairs_of_rows_together_show_what_none_shows_alone():
@@ -171,6 +171,15 @@ def test_what_is_given_leaves_nothing_of_its_copies():
     twice = torch.cat([targets, targets[:, :1]], 1)
     told = score("conditional_mutual_information", noise(50, 3), twice[:, [0, 2]], given=0)
     assert told.tolist() == [0, 0, 0]
+
+
+def test_what_rounding_leaves_of_a_copy_is_no_column_of_its_own():
+    sums = torch.tensor([[4, 4, 1], [4, 4 + 1e-12, 1 + 1e-9], [1, 1 + 1e-9, 2]], dtype=DOUBLE)
+    given = torch.tensor([True, False, False])
+    cross, m2 = torch.ones(1, 3, dtype=DOUBLE), torch.full((1,), 5.0, dtype=DOUBLE)
+    cross, _, left = partial_moments(cross, m2, sums, given)
+    assert left[0].tolist() == [0, 0] and left[:, 0].tolist() == [0, 0] and float(cross[0, 0]) == 0
+    assert float(left[1, 1]) == pytest.approx(1.75)
 
 
 def test_binning_sees_what_no_correlation_does():
