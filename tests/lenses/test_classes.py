@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nodelens import Lens
 from nodelens.errors import InvalidValueError, MissingTargetsError, ShapeError
 from nodelens.metrics import get_metric
+from nodelens.metrics.formulas import partial_moments, pooled_classes, scatter
 from tests.oracles import classes as oracles
 
 DOUBLE = torch.float64
@@ -71,6 +72,27 @@ def test_classes_of_one_row_are_pooled_and_not_dropped():
     y[:20] += 30  # only those classes differ from the large one
     assert float(score("mi_class", y, labels)) > 1
     assert float(score("mi_class", y, torch.arange(70))) == 0
+
+
+def test_as_many_of_the_smallest_classes_are_pooled_as_it_takes():
+    counts = torch.tensor([5, 1, 0, 3, 1, 2])
+    group, freedom = pooled_classes(counts)
+    assert freedom[group].tolist() == [4, 1, 1, 2, 1, 1] and int(freedom.sum()) == 7
+    group, freedom = pooled_classes(counts, 2)
+    assert freedom[group][[0, 1, 3, 4, 5]].tolist() == [4, 3, 3, 3, 3]
+    assert pooled_classes(torch.tensor([1, 1]))[1].tolist() == [0]
+
+
+def test_equal_means_leave_nothing_between_classes_to_the_last_bit():
+    mean = torch.full((3, 1), 0.1, dtype=DOUBLE)
+    assert scatter(torch.tensor([1, 2, 3]), mean, 0 * mean)[0].tolist() == [0.0]
+
+
+def test_pairs_of_rows_together_show_what_none_shows_alone():
+    labels, signal = torch.arange(100) // 2, noise(100, 1)[:, 0]
+    y = (signal + 7.0 * labels)[:, None]
+    found = score("cond_mi", y, with_reference(labels, signal), reference="targets")
+    assert float(found) > 3
 
 
 def with_reference(labels: Tensor, *numbers: Tensor) -> Tensor:
@@ -142,9 +164,22 @@ def test_what_is_given_leaves_nothing_of_its_copies():
     copies = torch.stack([3 * targets[:, 0] - 1, targets[:, 1], torch.ones(50)], 1)
     found = score("conditional_mutual_information", copies, targets, given=0)
     assert found[[0, 2]].tolist() == [0, 0] and float(found[1]) > 3
+    beside = torch.cat([targets, 3 * targets[:, :1] + 0.1 * targets[:, 1:] * 1e-9], 1)
+    torch.testing.assert_close(
+        score("conditional_mutual_information", copies, beside, given=0), found
+    )
     twice = torch.cat([targets, targets[:, :1]], 1)
     told = score("conditional_mutual_information", noise(50, 3), twice[:, [0, 2]], given=0)
     assert told.tolist() == [0, 0, 0]
+
+
+def test_what_rounding_leaves_of_a_copy_is_no_column_of_its_own():
+    sums = torch.tensor([[4, 4, 1], [4, 4 + 1e-12, 1 + 1e-9], [1, 1 + 1e-9, 2]], dtype=DOUBLE)
+    given = torch.tensor([True, False, False])
+    cross, m2 = torch.ones(1, 3, dtype=DOUBLE), torch.full((1,), 5.0, dtype=DOUBLE)
+    cross, _, left = partial_moments(cross, m2, sums, given)
+    assert left[0].tolist() == [0, 0] and left[:, 0].tolist() == [0, 0] and float(cross[0, 0]) == 0
+    assert float(left[1, 1]) == pytest.approx(1.75)
 
 
 def test_binning_sees_what_no_correlation_does():

@@ -89,6 +89,7 @@ def partial_moments(
     left = torch.where(left > eps * m2, left, torch.zeros_like(left))
     theirs = target_m2[rest][:, rest] - target_m2[rest][:, given] @ through[:, :count]
     varies = theirs.diagonal() > eps * target_m2.diagonal()[rest]
+    # What rounding leaves of a column may correlate with others by more than 1.
     theirs = theirs * torch.outer(varies, varies)
     return (cross[:, rest] - cross[:, given] @ through[:, :count]) * varies, left, theirs
 
