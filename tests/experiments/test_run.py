@@ -350,3 +350,9 @@ def test_numbers_of_layers_are_in_the_tables_of_layers_alone(tiny, tmp_path):
         "layer_redundancy" not in results.channels
         and "layer_redundancy" in results.report.read_text()
     )
+
+
+def test_numbers_of_layers_alone_make_a_report(tiny, tmp_path):
+    config = tiny(tmp_path, ("lenses", ["layer_redundancy"]), ("sensitivity", None))
+    results = GeneralAlignmentExperiment(config).run()
+    assert list(results.layer_means.index) == ["layer_redundancy"] and results.report.exists()
