@@ -339,3 +339,20 @@ def test_the_digits_example_learns_and_finds_what_its_report_says(pytestconfig, 
     by_order = half.groupby(["score", "mode"])["accuracy"].mean()
     assert by_order[("taylor_saliency", "low")] > by_order[("random", "random")] + 0.2
     assert by_order[("taylor_saliency", "low")] > by_order[("taylor_saliency", "high")]
+
+
+def test_numbers_of_layers_are_in_the_tables_of_layers_alone(tiny, tmp_path):
+    lenses = ["weight_magnitude", "layer_redundancy"]
+    results = GeneralAlignmentExperiment(tiny(tmp_path, ("lenses", lenses))).run()
+    number = results.scores["fc1"]["layer_redundancy"].item()
+    assert results.layer_means.loc["layer_redundancy", "fc1"] == pytest.approx(number)
+    assert (
+        "layer_redundancy" not in results.channels
+        and "layer_redundancy" in results.report.read_text()
+    )
+
+
+def test_numbers_of_layers_alone_make_a_report(tiny, tmp_path):
+    config = tiny(tmp_path, ("lenses", ["layer_redundancy"]), ("sensitivity", None))
+    results = GeneralAlignmentExperiment(config).run()
+    assert list(results.layer_means.index) == ["layer_redundancy"] and results.report.exists()

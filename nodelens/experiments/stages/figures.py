@@ -83,6 +83,8 @@ def _curves(results: RunResults) -> list[Drawing]:
 
 
 def _tables(results: RunResults) -> list[Drawing]:
+    if results.layer_ranks.empty:
+        return []
     alt = "Mean rank of each layer's channels by each score."
     means = results.layer_means.loc[results.layer_ranks.index]
     heatmap = partial(figures.plot_layer_heatmap, results.layer_ranks, values=means)
