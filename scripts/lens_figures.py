@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from matplotlib import pyplot
+from matplotlib.ticker import FuncFormatter, LogLocator
 from torch import Tensor, nn
 
 from nodelens import Lens, LensResult, load_model
@@ -124,7 +125,12 @@ def _svg() -> str:
     text = text[text.index("<svg") :]
     for pattern, instead in SMALLER:
         text = re.sub(pattern, instead, text, flags=re.DOTALL)
-    return re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}", text).strip() + "\n"
+    # Coordinates stand in tags; what is between them is text, such as the numbers at an axis.
+    return re.sub(r"<[^>]*>", lambda tag: _rounded(tag[0]), text).strip() + "\n"
+
+
+def _rounded(tag: str) -> str:
+    return re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}", tag)
 
 
 def of_digits(name: str) -> LensResult:
@@ -175,7 +181,9 @@ def plot(name: str, result: LensResult) -> None:
     if _heavy(list(chosen.values())):
         axes.set_yscale("log")
         axes.yaxis.set_minor_locator(pyplot.NullLocator())
-        axes.yaxis.set_major_locator(pyplot.matplotlib.ticker.LogLocator(numticks=4))
+        axes.yaxis.set_major_locator(LogLocator(numticks=4))
+        # Powers set as mathematics would be drawn in an SVG by scaling, which rounding spoils.
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         axes.locator_params(axis="y", nbins=4)
     axes.tick_params(labelsize=7, colors=TEXT, length=2, width=0.5)
@@ -183,7 +191,9 @@ def plot(name: str, result: LensResult) -> None:
     unit = shown_unit(Lens.named(name).unit)
     title = ", ".join([name, *(f"{key}={value!r}" for key, value in OPTIONS.get(name, {}).items())])
     axes.set_title(f"{title} ({unit})" if unit else title, fontsize=7.5, color=TEXT, loc="left")
-    about = "one number a layer" if whole else "channels of each layer"
+    kinds = {"attention": "heads", "scar": "units"}
+    kind = kinds.get(Lens.named(name).family, "channels")
+    about = "one number a layer" if whole else f"{kind} of each layer"
     axes.set_xlabel(about, fontsize=7, color=GREY, labelpad=2 if whole else -7)
     quiet(axes)
     figure.legend(loc="outside right center", fontsize=7, frameon=False, handlelength=1.2)

@@ -15,6 +15,7 @@ from nodelens.cli.mathtext import plain_formula, plain_prose
         (r"-\tfrac12 x", "-1/2 x"),
         (r"\frac{a + b}{c}", "(a + b)/c"),
         (r"\frac{\frac{a}{b}}{c}", "(a/b)/c"),
+        (r"\tfrac1{2n}", "1/(2n)"),
         (r"\sum_{j \in P_i} \lvert y_j \rvert", "Σ_(j ∈ P_i) |y_j|"),
         (r"\log \frac{a+b}{c}", "log (a+b)/c"),
         (r"w^\top S w", "wᵀ S w"),

@@ -77,7 +77,8 @@ def _fraction(match: re.Match[str]) -> str:
 
 def _bracketed(text: str) -> str:
     inner = text.strip()
-    return inner if re.fullmatch(r"\\?\w+", inner) else f"({inner})"
+    whole = re.fullmatch(r"\d+|\\[A-Za-z]+|[A-Za-z](?:_\w+)?", inner)
+    return inner if whole else f"({inner})"
 
 
 def _script(match: re.Match[str]) -> str:
