@@ -194,6 +194,8 @@ def test_too_many_logits_are_refused_with_what_to_take_instead():
         InvalidValueError, match=r"products of 2049 logits.*'correct_logit' or 'logit"
     ):
         lens.analyse(model, batch)
+    with pytest.raises(InvalidValueError, match="products of 2049 logits"):
+        lens.plan(model, batch)
 
 
 @pytest.mark.parametrize(
