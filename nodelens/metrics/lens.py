@@ -172,12 +172,14 @@ class MetricLens(Planned):
         gradients: Tensor | None = None,
         targets: Tensor | None = None,
         initial_weights: Tensor | None = None,
+        next_outputs: Tensor | None = None,
     ) -> Tensor:
         """Return the score of every channel, `(channels,)`, or the layer's `()`, of tensors.
 
         `inputs` are `(rows, width)`, or maps for convolution `weights` (stride 1, the padding that
         `outputs` show, none without them); `outputs` are worked out from inputs and weights when
-        left out. `gradients` belong to the site the lens takes them at.
+        left out. `gradients` belong to the site the lens takes them at, `next_outputs` are those of
+        the layer behind.
         """
         from nodelens.metrics.plain import measure_plain
 
@@ -189,6 +191,7 @@ class MetricLens(Planned):
             gradients=gradients,
             targets=targets,
             initial_weights=initial_weights,
+            next_outputs=next_outputs,
         )
         scored = self._scored("tensors", found)
         return scored.get(self.name, next(iter(scored.values())))

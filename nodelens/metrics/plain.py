@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,7 +34,6 @@ def measure_plain(lens: MetricLens, **tensors: Tensor | None) -> dict[Any, Stati
     if isinstance(module, nn.Linear) and given.get("outputs", given.get("inputs")) is not None:
         layer = _with_maps(layer, given)
     given.setdefault("outputs", _outputs(given, module))
-    _check_alone(lens, layer)
     _check_room(lens, layer, given)
     return {"layer": layer} | {
         read: _measured(lens, read, layer, module, given).widened()
@@ -41,21 +41,19 @@ def measure_plain(lens: MetricLens, **tensors: Tensor | None) -> dict[Any, Stati
     }
 
 
-def _check_alone(lens: MetricLens, layer: Layer) -> None:
-    if any(read.beside for read in lens.reads(layer).values()):
-        raise InvalidValueError(
-            f"lens {lens.name!r} compares a layer with another one, which plain tensors do not "
-            "show: run it on a model"
-        )
-
-
 def _check_room(lens: MetricLens, layer: Layer, given: Mapping[str, Tensor]) -> None:
     """Raise InvalidValueError where matrices of pairs exceed the memory that is left."""
     device = next(iter(given.values())).device
     pairs = [read for read in lens.reads(layer).values() if read.pairwise]
-    costs = [cost_of(layer, read, (device, torch.float32)) for read in pairs]
+    others = given.get("next_outputs")
+    beside = None if others is None else _as_large(layer, others)
+    costs = [cost_of(layer, read, (device, torch.float32), beside=beside) for read in pairs]
     if (short := exceeded({device: sum(c.state + c.fresh for c in costs)})) is not None:
         raise InvalidValueError(f"{short}: run the lens on a module, with a memory_budget=")
+
+
+def _as_large(layer: Layer, values: Tensor) -> Layer:
+    return replace(layer, channels=values.shape[1] if values.ndim > 3 else values.shape[-1])
 
 
 def _module(given: Mapping[str, Tensor]) -> nn.Module:
@@ -148,10 +146,24 @@ def _measured(
                 f"lens {lens.name!r} is about {read.target.replace('_', ' ')}: targets= are those "
                 f"numbers here, floats, not {targets.dtype}"
             )
-    looked = look(read.view, values, layer, module, reference)
+    looked, beside = look(read.view, values, layer, module, reference), None
+    if read.beside:
+        _require(lens, given, "next_outputs")
+        looked, beside = _paired(looked, given["next_outputs"])
     return read.statistic.measure(
-        Sample(looked, gradient, targets, source, layer.window), **options
+        Sample(looked, gradient, targets, source, layer.window, beside=beside), **options
     )
+
+
+def _paired(values: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of two layers; maps of unlike size are averaged over their positions first."""
+    check_finite(others, "next", "output")
+    others = others.flatten(2) if others.ndim > 3 else others.reshape(-1, others.shape[-1])
+    if values.shape[:1] + values.shape[2:] != others.shape[:1] + others.shape[2:]:
+        values, others = (x.mean(2) if x.ndim > 2 else x for x in (values, others))
+    if len(values) != len(others):
+        raise ShapeError(f"{len(others)} rows of the next layer for {len(values)} rows")
+    return values, others.to(values.dtype)
 
 
 def _require(lens: MetricLens, given: Mapping[str, Tensor], name: str) -> None:

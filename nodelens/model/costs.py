@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nodelens.memory import available, shown_bytes
 from nodelens.model.facts import Facts, Shown
 from nodelens.model.layers import Layer
+from nodelens.model.logits import check_few
 from nodelens.model.views import look, viewed_weights
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.statistics import PatchMoments, Sample, Statistic, WeightFisher
@@ -227,6 +228,7 @@ class _Blank:
         if self.read.of_outputs:
             known = None if self.shown is None else self.shown.outputs
             columns = (known or 1) if self.read.target == "logits" else 1
+            check_few(columns)
             return torch.empty((0, columns), device=self.device)
         if self.shown is None or self.shown.dimensions is None:
             return torch.empty(0, dtype=torch.int64, device=self.device)

@@ -13,7 +13,7 @@ from nodelens.memory import shown_bytes
 from nodelens.model.layers import first_tensor
 from nodelens.model.loss import IGNORED, aligned_targets
 
-__all__ = ["MOST_LOGITS", "Logits", "logits_of"]
+__all__ = ["MOST_LOGITS", "Logits", "check_few", "logits_of"]
 
 MOST_LOGITS = 2048
 """Outputs of which all products are kept at most: 32 MiB a layer."""
@@ -78,12 +78,17 @@ def _best_other(rows: Tensor, chosen: Tensor) -> Tensor:
     return _at_least_float32(other)
 
 
-def _all(logits: Tensor) -> tuple[Tensor, Tensor]:
-    if (size := logits.shape[-1]) > MOST_LOGITS:
+def check_few(size: int) -> None:
+    """Raise InvalidValueError where the products of so many logits are too many to be kept."""
+    if size > MOST_LOGITS:
         raise InvalidValueError(
             f"the products of {size} logits are {shown_bytes(8 * size**2)} a layer, at most "
             f"{MOST_LOGITS} logits are kept: take 'correct_logit' or 'logit_margin' as the target"
         )
+
+
+def _all(logits: Tensor) -> tuple[Tensor, Tensor]:
+    check_few(logits.shape[-1])
     numbers = _numbered(logits.shape[:-1], logits.device)
     return numbers, _at_least_float32(logits.flatten(0, -2))
 

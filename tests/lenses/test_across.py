@@ -186,6 +186,20 @@ def test_another_layer_may_be_named():
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("lens", ORACLES)
+@pytest.mark.parametrize("name", NEXT)
+def test_plain_tensors_give_what_the_model_gives(name: str, lens: str):
+    first, following = next(iter(NEXT[name].items()))
+    given, after = seen(name)[first], seen(name)[following]
+    found = get_metric(lens).compute(
+        outputs=torch.from_numpy(given.outputs),
+        weights=given.module.weight.detach(),  # type: ignore[union-attr]
+        next_outputs=torch.from_numpy(after.outputs),
+    )
+    expected = ORACLES[lens](given, after)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-8, atol=1e-9)
+
+
 def test_names_that_are_no_next_layer_are_refused():
     model, x = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 3)), torch.randn(9, 4)
     with pytest.raises(IncompatibleModelError, match=r"names 'head', and it has no such layer"):
@@ -194,8 +208,12 @@ def test_names_that_are_no_next_layer_are_refused():
         Lens.from_name("cross_layer_redundancy", next_layers={"1": "0"}).analyse(model, x)
     with pytest.raises(InvalidValueError, match=r"weights has 'downstrem' \(did you mean 'downst"):
         Lens.from_name("cross_layer_importance", weights={"downstrem": 1.0})
-    with pytest.raises(InvalidValueError, match="compares a layer with another one"):
+    with pytest.raises(InvalidValueError, match="needs next_outputs= to compute"):
         get_metric("cross_layer_redundancy").compute(outputs=torch.randn(5, 3))
+    with pytest.raises(ShapeError, match="4 rows of the next layer for 5 rows"):
+        get_metric("cross_layer_redundancy").compute(
+            outputs=torch.randn(5, 3), next_outputs=torch.randn(4, 3)
+        )
     with pytest.raises(InvalidValueError, match=r"CoMoments beside 'next': a statistic of two"):
         Read("output", CoMoments, beside="next")
 

@@ -167,6 +167,15 @@ def test_random_partners_are_the_same_each_time_and_in_blocks():
     assert_close(lens.run(model, [batch], progress=False, memory_budget=budget), whole, 1e-12)
 
 
+@pytest.mark.parametrize("partners", ["random", "top_k"])
+def test_as_many_partners_as_there_are_others_are_all_of_them(partners: str):
+    model, x, y = classifier()
+    for layer in ("0", "2"):
+        some = Lens.from_name("synergy_continuous_target", partners=partners, layers=layer)
+        every = Lens.from_name("synergy_continuous_target", partners="all", layers=layer)
+        assert_close(some.analyse(model, (x, y)), every.analyse(model, (x, y)), 1e-12)
+
+
 def test_the_plan_knows_the_logits_and_what_waits_for_them():
     model, x, y = classifier()
     lens = Lens.from_name("mutual_information_gaussian", target="logit_pc1")
@@ -185,6 +194,8 @@ def test_too_many_logits_are_refused_with_what_to_take_instead():
         InvalidValueError, match=r"products of 2049 logits.*'correct_logit' or 'logit"
     ):
         lens.analyse(model, batch)
+    with pytest.raises(InvalidValueError, match="products of 2049 logits"):
+        lens.plan(model, batch)
 
 
 @pytest.mark.parametrize(
