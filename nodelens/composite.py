@@ -29,7 +29,7 @@ class CompositeLens(Planned):
     brackets. Lenses that edit activations are refused: the others would measure the edited model.
     """
 
-    name = "composite"
+    name = "composite_lens"
 
     def __init__(self, lenses: Sequence[Lens]) -> None:
         super().__init__()

@@ -136,7 +136,7 @@ class _Composite(MetricLens):
         return scores[part.name].to(torch.float64)
 
 
-@Lens.register("composite_importance", aliases=("combined_score",))
+@Lens.register("composite_importance", aliases=("composite", "combined_score"))
 class CompositeImportance(_Composite):
     """Weighted sum of normalised scores, `(channels,)`: alignment, redundancy and synergy together.
 
@@ -172,18 +172,16 @@ class AlignmentMinusRedundancy(_Composite):
 
 @Lens.register("class_informative_score", aliases=("class_info",))
 class ClassInformativeScore(_Composite):
-    """What a channel says about the class, alone and with others, `(channels,)`, in [0, 2].
+    """What a channel says about the class and how clearly it prefers one, `(channels,)`, in [0, 2].
 
-    A `composite_importance` of `mutual_information_gaussian` and `synergy_gaussian_mmi`, each with
-    weight 1. Needs class numbers as targets.
+    A `composite_importance` of `mi_about_class` and `class_selectivity`, each with weight 1. Needs
+    class numbers as targets.
     """
 
-    default: ClassVar[Mapping[str, float]] = {
-        "mutual_information_gaussian": 1.0,
-        "synergy_gaussian_mmi": 1.0,
-    }
-    state = "C^2 + K C"
-    minimum_rows = 3
+    default: ClassVar[Mapping[str, float]] = {"mi_about_class": 1.0, "class_selectivity": 1.0}
+    state = "K C"
+    cost = "C"
+    minimum_rows = 2
 
 
 def _part(name: str, options: Mapping[str, Any], owner: str) -> MetricLens:

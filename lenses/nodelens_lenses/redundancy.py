@@ -14,9 +14,12 @@ from nodelens.metrics.formulas import (
     clamped_pairs,
     correlation,
     drawn_clamped_pairs,
+    drawn_partners,
     gaussian_information,
     mean_drawn_partner,
     mean_partner,
+    nearest_partners,
+    partner_draws,
     ratio,
 )
 from nodelens.model import Layer
@@ -264,7 +267,8 @@ class PairwiseRedundancyGaussian(_Redundancy):
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor | dict[str, Tensor]:
         scores, matrix = [], []
-        draws = self._draws(statistics["values"])
+        values: CoMoments = statistics["values"]
+        draws = partner_draws(self.seed, len(values.mean), values.start)
         for rho, start in _correlations(statistics["values"]):
             pairs = gaussian_information(rho.square(), self.eps)
             pairs.diagonal(start).zero_()
@@ -274,24 +278,12 @@ class PairwiseRedundancyGaussian(_Redundancy):
         found = torch.cat(scores)
         return {self.name: found, "matrix": torch.cat(matrix)} if self.matrix else found
 
-    def _draws(self, values: CoMoments) -> torch.Generator:
-        """The generator of random partners, past the channels before this block."""
-        generator, channels = torch.Generator().manual_seed(self.seed), len(values.mean)
-        for _ in range(values.start if self.partners == "random" else 0):
-            torch.rand(channels, generator=generator, dtype=torch.float64)
-        return generator
-
     def _chosen(self, rho: Tensor, start: int, draws: torch.Generator) -> Tensor | None:
-        channels = rho.shape[1]
-        k = min(self.k, channels - 1)
-        if self.partners == "all" or channels < 2:
+        if self.partners == "all" or rho.shape[1] < 2:
             return None
         if self.partners == "nearest":
-            order = rho.abs()
-        else:
-            order = torch.rand(rho.shape, generator=draws, dtype=rho.dtype).to(rho.device)
-        order.diagonal(start).fill_(-1)
-        return order.topk(k, dim=1).indices
+            return nearest_partners(rho, self.k, start)
+        return drawn_partners(rho.shape, self.k, start, draws).to(rho.device)
 
 
 def _correlations(values: CoMoments) -> Iterator[tuple[Tensor, int]]:

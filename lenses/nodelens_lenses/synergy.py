@@ -19,6 +19,7 @@ from nodelens.metrics.formulas import (
     nearest_partners,
     pair_synergy,
     pair_synergy_of_classes,
+    partner_draws,
     ratio,
     target_correlation,
 )
@@ -153,9 +154,7 @@ class SynergyContinuousTarget(_Synergy):
         size = (seen.m2.clamp(min=0) * seen.target_m2[0, 0].clamp(min=0)).sqrt()
         target = ratio(seen.cross[:, 0], size).clamp_(-1, 1)
         pairs: LabelledCoMoments = statistics["pairs"]
-        draws = torch.Generator().manual_seed(self.seed)
-        for _ in range(pairs.start if self.partners == "random" else 0):
-            torch.rand(len(target), generator=draws, dtype=torch.float64)
+        draws = partner_draws(self.seed, len(target), pairs.start)
         return torch.cat([self._mean(part, target, draws) for part in pairs.parts()])
 
     def _mean(self, part: LabelledCoMoments, target: Tensor, draws: torch.Generator) -> Tensor:

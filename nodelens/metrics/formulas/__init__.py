@@ -79,6 +79,7 @@ from nodelens.metrics.formulas.pairs import (
 from nodelens.metrics.formulas.partners import (
     drawn_partners,
     nearest_partners,
+    partner_draws,
 )
 from nodelens.metrics.formulas.spectrum import (
     cluster_gap,
@@ -140,6 +141,7 @@ __all__ = [
     "pair_synergy_of_classes",
     "partial_moments",
     "participation_ratio",
+    "partner_draws",
     "pooled_classes",
     "preferred_class_index",
     "principal_cosine",

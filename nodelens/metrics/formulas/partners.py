@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["drawn_partners", "nearest_partners"]
+__all__ = ["drawn_partners", "nearest_partners", "partner_draws"]
 
 
 def nearest_partners(rho: Tensor, most: int, start: int = 0) -> Tensor:
@@ -16,6 +16,14 @@ def nearest_partners(rho: Tensor, most: int, start: int = 0) -> Tensor:
     size = rho.abs()
     size.diagonal(start).fill_(-1)
     return size.topk(min(most, rho.shape[1] - 1), dim=1).indices
+
+
+def partner_draws(seed: int, channels: int, start: int = 0) -> torch.Generator:
+    """Return what partners are drawn with, past the channels before `start`."""
+    draws = torch.Generator().manual_seed(seed)
+    for _ in range(start):
+        torch.rand(channels, generator=draws, dtype=torch.float64)
+    return draws
 
 
 def drawn_partners(shape: torch.Size, most: int, start: int, draws: torch.Generator) -> Tensor:

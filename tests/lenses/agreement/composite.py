@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.lenses.agreement.entry import Entry
-from tests.oracles import activation, alignment, information
+from tests.oracles import activation, alignment, classes, information
 from tests.oracles.capture import Array, Captured
 from tests.oracles.composite import weighted_sum
 from tests.oracles.rows import pixels, row_targets
@@ -28,11 +28,11 @@ def _synergy(c: Captured) -> Array:
 
 
 def _about_class(c: Captured) -> Array:
-    return information.about_targets(pixels(c.outputs), row_targets(c))
+    return classes.class_information(pixels(c.outputs), row_targets(c))
 
 
-def _class_synergy(c: Captured) -> Array:
-    return information.class_synergy(pixels(c.outputs), row_targets(c))
+def _selectivity(c: Captured) -> Array:
+    return classes.selectivity(pixels(c.outputs), row_targets(c))
 
 
 def _size(c: Captured) -> Array:
@@ -61,7 +61,5 @@ ENTRIES = [
     ),
     _entry("alignment_minus_redundancy", *_BOTH),
     _entry("alignment_minus_redundancy", *_BOTH, normalise="rank"),
-    _entry(
-        "class_informative_score", (1.0, _about_class), (1.0, _class_synergy), targets="classes"
-    ),
+    _entry("class_informative_score", (1.0, _about_class), (1.0, _selectivity), targets="classes"),
 ]
