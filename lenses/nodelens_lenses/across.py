@@ -47,9 +47,14 @@ _TERMS = (
 
 
 class _Across(MetricLens):
+    """`next_layers` is `{layer: next layer}`, for those to whom the order of the pass is not to apply.
+
+    Correlations count as at most 1 - `eps`.
+    """
+
     family = "across"
     importance = +1
-    state = "C^2 + C C'"
+    state = "C^2 + C_1 C_2"
     cost = "C^2"
     minimum_rows = 2
 
@@ -105,7 +110,7 @@ class CrossLayerRedundancy(_Across):
     """
 
     unit = "nat"
-    state = "C C'"
+    state = "C_1 C_2"
     by_block = True
     formula = r"\frac{1}{C'} \sum_j -\tfrac12 \log\bigl(1 - \rho(y_i, z_j)^2\bigr)"
     where = rf"{_NEXT}; $\lvert\rho\rvert$ is clamped to $1 - \varepsilon$"

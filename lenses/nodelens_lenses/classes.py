@@ -143,6 +143,8 @@ class ClassificationAlignment(_ByClass):
     class's mean is from the nearest boundary with another class (halfway between their means), in
     standard deviations within classes, averaged over rows; for two classes half of d'. Labels are
     the batch's own class numbers, never invented.
+
+    A variance within classes counts as at least 1 - (1 - `eps`)^2 of the whole.
     """
 
     minimum_rows = 2

@@ -17,6 +17,8 @@ __all__ = ["GaussianMiAnalytic", "MiFast"]
 
 
 class _AboveNoise(MetricLens):
+    """`noise_std` is the standard deviation of the noise, in activation units."""
+
     family = "information"
     unit = "nat"
     importance = +1

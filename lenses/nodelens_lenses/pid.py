@@ -33,6 +33,8 @@ _PAPER = (
 
 
 class _Atom(MetricLens):
+    """Correlations count as at most 1 - `eps`."""
+
     family = "synergy"
     unit = "nat"
     minimum_rows = 3

@@ -101,9 +101,9 @@ class GaussianPidSynergyMmi(_Synergy):
 class SynergyContinuousTarget(_Synergy):
     """Mean synergy with chosen partners about the model's own decision, `(channels,)`, in nats.
 
-    I(T; y_i, y_j) - max(I(T; y_i), I(T; y_j)), of Gaussians (Barrett 2015), T the "logit_margin"
-    (correct minus best other), the "correct_logit" or "logit_pc1", the first principal component of
-    the logits. `partners` are "top_k": of the `candidates` channels that are most redundant with
+    I(T; y_i, y_j) - max(I(T; y_i), I(T; y_j)), of Gaussians (Barrett 2015), T being `target`: the
+    "logit_margin" (correct minus best other), the "correct_logit" or "logit_pc1", the first
+    principal component of the logits. `partners` are "top_k": of the `candidates` channels that are most redundant with
     this one (largest abs(rho)) the `k` that say most about T alone; `k` "random" ones drawn with
     `seed`; or "all".
     """

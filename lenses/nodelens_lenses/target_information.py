@@ -58,6 +58,8 @@ class MiAboutClass(_Information):
     takes out exactly what that adds for Gaussian rows, so a channel independent of the class scores
     0 on average, however many classes of few rows there are. Scores are not cut at 0, which would
     bring the bias back: a little below 0 means none. `corrected=False` gives the plain difference.
+
+    A class's variance counts as at least 1 - (1 - `eps`)^2 of the whole.
     """
 
     state = "K C"
@@ -113,6 +115,8 @@ class ConditionalMi(_Information):
     Classes of too few rows for a correlation are pooled, about their own means. `corrected` takes
     out exactly what small samples add for Gaussians, so that shuffled references score 0 on
     average, and some a little below; `corrected=False` gives the plain sum.
+
+    Correlations count as at most 1 - `eps`.
     """
 
     state = "K D^2; K C T with targets"
@@ -185,6 +189,8 @@ class ConditionalMutualInformation(_Information):
 
     As with `mutual_information_gaussian`, small samples add about T / (2 n): the chain rule
     I(y; T, Z) = I(y; Z) + I(y; T | Z) then holds exactly. `corrected=True` takes that out.
+
+    Correlations count as at most 1 - `eps`.
     """
 
     state = "D^2 + D T for pc1; C T + T^2"

@@ -39,8 +39,10 @@ def bare(text: str) -> str:
 
 
 def raised(text: str) -> str:
-    """Return a text with its powers as Unicode."""
-    return text.replace("^2", "²").replace("^3", "³")
+    """Return a text with its powers and numbers of layers as Unicode."""
+    for plain, shown in (("^2", "²"), ("^3", "³"), ("_1", "₁"), ("_2", "₂")):
+        text = text.replace(plain, shown)
+    return text
 
 
 def growth(text: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,16 +40,15 @@ class QuantileSketch(Additive):
     zeros do, and counts as 0 (Masson, Rim and Lee 2019, with the lowest bins collapsed).
 
     Few rows keep each value's bin in `bins`, two bytes a value, far less to move than counters that
-    are mostly zero. They are counted once there are many: every channel's counters are then fetched
-    into the cache once for all of them.
+    are mostly zero. What others bring waits in `waiting` until there are many: every channel's
+    counters are then fetched into the cache once for all of them.
     """
 
     rows: int
     top: Tensor
     counts: Tensor
-    bins: list[Tensor] = field(default_factory=list)
-    highest: Tensor | None = None
-    """What `top` will be once the waiting bin numbers are counted."""
+    bins: Tensor | None = None
+    waiting: _Waiting | None = None
 
     @classmethod
     def empty(cls, sample: Sample, *, octaves: int = 16) -> Self:
@@ -61,16 +60,16 @@ class QuantileSketch(Additive):
         none = torch.zeros((), dtype=torch.int32, device=top.device).expand(channels, size)
         sketch = cls(sample.rows, top, none)
         if sample.values.ndim == 2 and sample.rows <= _FEW * size:
-            sketch.bins = [torch.empty_like(sample.values, dtype=torch.int16)]
+            sketch.bins = torch.empty_like(sample.values, dtype=torch.int16)
         else:
             sketch.counts = none.clone()
         return sketch
 
     def absorb(self, block: Block, sample: Sample) -> None:
-        if not self.bins:
+        if self.bins is None:
             self._count(block)
             return
-        part = self.bins[0][block.start : block.stop]
+        part = self.bins[block.start : block.stop]
         if not kernels.bin_numbers(block.values, part):
             part.copy_(_bins(block.size, out=block.spare(torch.int32)))
 
@@ -80,32 +79,45 @@ class QuantileSketch(Additive):
             raise MergeError(
                 f"sketches of {tuple(other.counts.shape)} and {tuple(self.counts.shape)} counters"
             )
-        self.highest = torch.maximum(self._highest, other._highest)
         self.rows += other.rows
         if self.rows > _MOST:
             self.counts = self.counts.long()
-        self.bins = [*self.bins, *other.bins]
-        if other.counts.stride(0):
-            self._settle()
-            self.counts += other.counts
-            _move_down(self.counts, other.counts, self.top - other.top)
-        elif sum(map(len, self.bins)) >= _WAITING * self.counts.shape[1]:
-            self._settle()
+        if other.bins is None:
+            theirs = other.state()
+            self._settle(theirs["top"])
+            self.counts += theirs["counts"]
+            _move_down(self.counts, theirs["counts"], self.top - theirs["top"])
+        else:
+            self._wait(other.bins, other.top)
 
-    @property
-    def _highest(self) -> Tensor:
-        return self.top if self.highest is None else self.highest
+    def _wait(self, bins: Tensor, top: Tensor) -> None:
+        """Have bin numbers counted when there are more of them."""
+        if self.waiting is None:
+            self.waiting = _Waiting.of(_WAITING * self.counts.shape[1], bins, top)
+        if not self.waiting.take(bins, top):
+            self._settle(top)
+            self._count_all(bins)
 
-    def _settle(self) -> None:
-        """Count the bin numbers that wait."""
+    def _settle(self, top: Tensor | None = None) -> None:
+        """Count what waits; the channels' highest bins are then `top` at least."""
+        tops = [self.top, *([] if top is None else [top])]
+        parts = [] if self.bins is None else [self.bins]
+        if self.waiting is not None:
+            tops.append(self.waiting.top)
+            parts.append(self.waiting.bins[: self.waiting.rows])
+            self.waiting.rows = 0
+        self._raise(torch.stack(tops).amax(0))
+        for bins in parts:
+            self._count_all(bins)
+        self.bins = None
+
+    def _raise(self, top: Tensor) -> None:
+        """Have counters of its own up to the bins `top`."""
         if not self.counts.stride(0):
             self.counts = self.counts.clone()
-        elif self.highest is not None:
-            _move_down(self.counts, self.counts, self.highest - self.top)
-        self.top, self.highest = self._highest, None
-        if self.bins:
-            self._count_all(torch.cat(self.bins))
-        self.bins = []
+        if self.top is not top:
+            _move_down(self.counts, self.counts, top - self.top)
+            self.top = top
 
     def state(self) -> dict[str, Tensor]:
         self._settle()
@@ -164,6 +176,30 @@ class QuantileSketch(Additive):
         low = _bin_edge(number)
         middle = (low + _bin_edge(number + 1)) / 2
         return torch.where((inside == 0) | (number == 0), torch.zeros_like(middle), middle)
+
+
+@dataclass
+class _Waiting:
+    """Bin numbers that are not counted yet: the first `rows` of `bins`, `top` their highest."""
+
+    bins: Tensor
+    top: Tensor
+    rows: int = 0
+
+    @classmethod
+    def of(cls, rows: int, like: Tensor, top: Tensor) -> Self:
+        """Return room for `rows` rows."""
+        return cls(like.new_empty(rows, like.shape[1]), top)
+
+    def take(self, bins: Tensor, top: Tensor) -> bool:
+        """Take some more in, False where there is no room for them."""
+        end = self.rows + len(bins)
+        if end > len(self.bins):
+            return False
+        self.bins[self.rows : end] = bins
+        self.top = top if not self.rows else torch.maximum(self.top, top)
+        self.rows = end
+        return True
 
 
 @dataclass

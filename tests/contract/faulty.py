@@ -250,3 +250,7 @@ class TakesAnyOption(Sound):
     def run(self, model: Any, batches: Any, **kwargs: Any) -> Any:
         kwargs = {name: value for name, value in kwargs.items() if name == "progress"}
         return super().run(model, batches, **kwargs)
+
+
+class SaysHalf(Sound):
+    formula = r"\operatorname{Var}(y)"

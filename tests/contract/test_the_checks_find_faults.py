@@ -28,6 +28,7 @@ from tests.contract.faulty import (
     LeavesTrainingMode,
     RefusesHalfPrecision,
     RemembersTheLastBatch,
+    SaysHalf,
     ScoresOneChannelTooFew,
     Sound,
     SumsInHalfPrecision,
@@ -61,6 +62,7 @@ FAULTS = [
     (CannotTakeAnEmptyBatch, "few_rows", "no row"),
     (RefusesHalfPrecision, "half_precision", "bfloat16"),
     (TakesAnyOption, "options_are_checked", "unknown option .* was taken"),
+    (SaysHalf, "stated", "no word on degenerate channels"),
 ]
 EVERY_FAULT = pytest.mark.parametrize(
     ("lens", "key", "message"), FAULTS, ids=[f"{lens.__name__}-{key}" for lens, key, _ in FAULTS]

@@ -23,7 +23,8 @@ from tests.oracles.information import (
 TOKENS = [
     entry
     for entry in ENTRIES
-    if "synergy" not in entry.lens
+    if entry.targets == "any"
+    and "synergy" not in entry.lens
     and entry.lens not in ("composite_importance", "class_informative_score")
     and "spatial" not in entry.options
     and entry.options.get("reference", "pc1") == "pc1"
