@@ -106,7 +106,7 @@ class QuantileSketch(Additive):
             tops.append(self.waiting.top)
             parts.append(self.waiting.bins[: self.waiting.rows])
             self.waiting.rows = 0
-        self._raise(torch.stack(tops).amax(0))
+        self._raise(tops[0] if len(tops) == 1 else torch.stack(tops).amax(0))
         for bins in parts:
             self._count_all(bins)
         self.bins = None

@@ -16,20 +16,19 @@ import pandas
 
 from nodelens import CompositeLens, Lens, LensResult, MetricLens
 from nodelens.metrics import list_metrics
+from nodelens.metrics.facts import LensFacts
 from projects.all_metrics.networks import Network
 
 __all__ = ["measured"]
 
 _BATCHES_ALONE = 2
 _ROUNDS = 3
-_ALL_PAIRS = 300
-"""Targets above which lenses that go over all pairs once a target look at the correct logit."""
 
 
 def measured(network: Network, path: Path) -> dict[str, Any]:
     """Measure every metric and write what was found to `path`."""
     lenses, options, refused = _lenses(network)
-    plain = [lens for lens in lenses if "gradient" not in _needs(lens, network)]
+    plain = [lens for lens in lenses if "loss" not in LensFacts.of(lens.name).needs]
     found: dict[str, Any] = {"title": network.title, "rows": network.rows, "refused": refused}
     scores: list[pandas.DataFrame] = []
     for name, group in (("forward", plain), ("gradient", [x for x in lenses if x not in plain])):
@@ -47,7 +46,7 @@ def _lenses(network: Network) -> tuple[list[MetricLens], dict[str, Any], dict[st
     lenses: list[MetricLens] = []
     options: dict[str, Any] = {}
     refused: dict[str, str] = {}
-    network.model.route(next(iter(network.batches())))
+    network.model.route(network.model.prepare_batch(next(iter(network.batches()))))
     for name in list_metrics():
         lens, own = Lens.named(name).example(network.model)
         assert isinstance(lens, MetricLens)
@@ -58,11 +57,6 @@ def _lenses(network: Network) -> tuple[list[MetricLens], dict[str, Any], dict[st
         lenses.append(lens)
         options.update(own)
     return lenses, options, refused
-
-
-def _needs(lens: MetricLens, network: Network) -> set[str]:
-    reads = [read for wanted in lens.wanted(network.model).values() for read in wanted]
-    return {need for read in reads for need in read.statistic.needs}
 
 
 def _together(
@@ -109,7 +103,7 @@ def _alone(lens: MetricLens, network: Network, options: dict[str, Any]) -> dict[
     return {
         "lens": lens.name,
         "family": lens.family,
-        "needs": sorted(_needs(lens, network)),
+        "needs": LensFacts.of(lens.name).needs,
         "seconds_a_batch": median(seconds),
         "scoring_seconds": scoring,
         "bytes": sum(planned.bytes.values()),
