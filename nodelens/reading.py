@@ -9,6 +9,7 @@ from nodelens.data import Batch
 from nodelens.errors import InvalidValueError, LayerNotReachedError, NonFiniteError
 from nodelens.lens import Lens
 from nodelens.model.costs import shortage
+from nodelens.model.facts import facts_of_targets
 from nodelens.model.gather import (
     GRADIENT,
     Gathering,
@@ -59,7 +60,8 @@ class ReadingLens(Lens):
             wanted = self.wanted(model)
             route = model.route(batch)
             layers = [located(model, name) for name in wanted]
-            if (short := shortage(model, wanted, layers)) is not None:
+            facts = facts_of_targets(model, batch)
+            if (short := shortage(model, wanted, layers, facts)) is not None:
                 raise InvalidValueError(
                     f"{short}: give run() a memory_budget= below that, for several passes, or "
                     "leave layers out with layers= or pattern="
@@ -72,16 +74,15 @@ class ReadingLens(Lens):
         return stops
 
     def said_of(self, model: ModelWrapper, batch: Batch) -> list[str]:
-        """Return the note on next tokens of which only the most frequent are told apart."""
+        """Return the note on next tokens that are sorted into classes."""
         if not pools_tokens(batch, model.module):
             return []
         reads = [read for wanted in self.wanted(model).values() for read in wanted]
         if not any(r.target == "targets" and "targets" in r.statistic.needs for r in reads):
             return []
-        last = batch.token_classes - 1
         return [
-            f"next tokens are the targets: those numbered {last} and above count as one class "
-            f"(token_classes={batch.token_classes})"
+            "next tokens are the targets, their class the remainder of their number by "
+            f"{batch.token_classes} (token_classes=)"
         ]
 
     def _needs_gradient(self, stream: Stream, batch: Batch) -> bool:

@@ -68,7 +68,7 @@ def select(**options: Any) -> Attempt:
 
 NAMES: list[tuple[Attempt, str]] = [
     (make("rayleigh_quotiet"), "unknown lens 'rayleigh_quotiet' .did you mean 'rayleigh_quotient'"),
-    (make("zzzz"), "unknown lens 'zzzz'; there are ablation, activation_kurtosis, "),
+    (make("zzzz"), "unknown lens 'zzzz'; there are ablation, activation_cosine_similarity, "),
     (lambda _: get_metric("ablation", channels={"0": [0]}), "lens 'ablation' is not a metric"),
     (
         lambda model: select()(model)["0"]["activation_men"],
@@ -433,7 +433,7 @@ NEAREST = {
     "rayliegh": "rayleigh_quotient",
     "saliencey": "taylor_saliency",
     "alignement": "delta_alignment",
-    "redundnacy": "average_redundancy",
+    "redundnacy": "node_redundancy",
 }
 
 

@@ -47,7 +47,7 @@ _TERMS = (
 
 
 class _Across(MetricLens):
-    """`next_layers` is `{layer: next layer}`, for those to whom the order of the pass is not to apply.
+    """`next_layers` is `{layer: next layer}`, where the order of the pass is not to decide.
 
     Correlations count as at most 1 - `eps`.
     """

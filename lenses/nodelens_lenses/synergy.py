@@ -103,9 +103,9 @@ class SynergyContinuousTarget(_Synergy):
 
     I(T; y_i, y_j) - max(I(T; y_i), I(T; y_j)), of Gaussians (Barrett 2015), T being `target`: the
     "logit_margin" (correct minus best other), the "correct_logit" or "logit_pc1", the first
-    principal component of the logits. `partners` are "top_k": of the `candidates` channels that are most redundant with
-    this one (largest abs(rho)) the `k` that say most about T alone; `k` "random" ones drawn with
-    `seed`; or "all".
+    principal component of the logits. `partners` are "top_k": of the `candidates` channels that are
+    most redundant with this one (largest abs(rho)) the `k` that say most about T alone; `k`
+    "random" ones drawn with `seed`; or "all".
     """
 
     formula = (

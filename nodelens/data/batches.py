@@ -26,7 +26,7 @@ class Batch:
     `mask` is bool, True for rows that count, shaped like the leading axes of the activations
     (`(batch, tokens)`); None when every row counts. `labels` are targets that came inside a
     tokenizer's dict, with -100 where there is nothing to predict. Where next tokens are the
-    targets, statistics tell `token_classes` of them apart.
+    targets, statistics sort them into `token_classes`.
     """
 
     args: tuple[Any, ...] = ()

@@ -6,7 +6,8 @@ the statistic itself keeps, and no second description of it has to be kept true.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
@@ -126,19 +127,30 @@ def home(wrapper: ModelWrapper, name: str) -> tuple[torch.device, torch.dtype]:
 
 
 def shortage(
-    wrapper: ModelWrapper, reads: Mapping[str, Sequence[Read]], layers: Sequence[Layer]
+    wrapper: ModelWrapper,
+    reads: Mapping[str, Sequence[Read]],
+    layers: Sequence[Layer],
+    facts: Facts | None = None,
 ) -> str | None:
     """Return how much more memory these reads need than there is left, None when they fit."""
-    wanted = {layer: joined_reads(reads[layer.name]) for layer in layers}
-    room = {home(wrapper, layer.name)[0]: 0 for layer in layers}
-    bound = sum(_at_most(layer) * len(found) for layer, found in wanted.items())
-    if exceeded(dict.fromkeys(room, bound)) is None:
-        return None
-    for layer, found in wanted.items():
-        where = home(wrapper, layer.name)
-        costs = (cost_of(layer, r, where, beside=other_layer(wrapper, layer, r)) for r in found)
-        room[where[0]] += sum(c.state + c.fresh for c in costs)
-    return exceeded(room)
+    wanted = [(layer, read) for layer in layers for read in joined_reads(reads[layer.name])]
+
+    def room(bytes_of: Callable[[Layer, Read], int]) -> dict[torch.device, int]:
+        found: Counter[torch.device] = Counter()
+        for layer, read in wanted:
+            found[home(wrapper, layer.name)[0]] += bytes_of(layer, read)
+        return found
+
+    def taken(layer: Layer, read: Read) -> int:
+        other = other_layer(wrapper, layer, read)
+        cost = cost_of(layer, read, home(wrapper, layer.name), facts, beside=other)
+        return cost.state + cost.fresh
+
+    def bound(layer: Layer, read: Read) -> int:
+        free = read.beside or "targets" in read.statistic.needs
+        return taken(layer, read) if free else _at_most(layer)
+
+    return None if exceeded(room(bound)) is None else exceeded(room(taken))
 
 
 def other_layer(wrapper: ModelWrapper, layer: Layer, read: Read) -> Layer | None:
@@ -164,7 +176,7 @@ def exceeded(needed: Mapping[torch.device, int]) -> str | None:
 
 
 def _at_most(layer: Layer) -> int:
-    """Bytes that no statistic of a layer exceeds, without working them out."""
+    """Bytes that no statistic of one layer's values exceeds, without working them out."""
     taps = 1 if layer.window is None else layer.window.taps
     return _PER_PAIR * int(max(layer.channels, layer.inputs * taps, _FEWEST)) ** 2
 
@@ -236,7 +248,7 @@ class _Blank:
 
     def _space(self, site: str) -> tuple[int, ...]:
         shown, window = self.sites[site], self.layer.window
-        if window is None or shown is not None:
+        if window is None or (shown is not None and shown.space):
             return () if shown is None else shown.space
         axes = range(len(window.kernel))
         spans = [(window.kernel[a] - 1) * window.dilation[a] + 1 for a in axes]

@@ -18,7 +18,7 @@ from nodelens.model.loss import statistic_targets
 from nodelens.model.rows import labelled_rows, row_targets
 from nodelens.model.wrapper import ModelWrapper
 
-__all__ = ["Facts", "Shown", "learn_facts"]
+__all__ = ["Facts", "Shown", "facts_of_targets", "learn_facts"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,16 @@ def learn_facts(wrapper: ModelWrapper, batch: Batch) -> Facts:
         size = logits_of(outputs).shape[-1]
         facts.sites = {k: replace(shown, outputs=size) for k, shown in facts.sites.items()}
     return facts
+
+
+def facts_of_targets(wrapper: ModelWrapper, batch: Batch) -> Facts:
+    """Return what the targets of a batch show of every site, without a pass."""
+    targets = statistic_targets(batch, wrapper.module)
+    if targets is None:
+        return Facts()
+    found = targets if targets.is_floating_point() else targets.flatten()
+    shown = _with_targets(Shown(), found)
+    return Facts({(name, site): shown for name in wrapper.layers for site in ("input", "output")})
 
 
 def _with_targets(shown: Shown, found: Tensor) -> Shown:

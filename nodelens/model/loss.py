@@ -110,13 +110,14 @@ def aligned_targets(batch: Batch, module: nn.Module) -> Tensor | None:
 def statistic_targets(batch: Batch, module: nn.Module) -> Tensor | None:
     """Return the targets as statistics of classes see them: of next tokens, a few hundred classes.
 
-    Tokens from `batch.token_classes - 1` on count as one class, the last: numbers of byte-pair
-    vocabularies are in order of frequency. Targets that were given stay as they are.
+    A token's class is the remainder of its number by `batch.token_classes`, which spreads the
+    tokens of any vocabulary; what a channel says of it, it says of the token at least. Targets that
+    were given stay as they are.
     """
     targets = aligned_targets(batch, module)
     if targets is None or not pools_tokens(batch, module):
         return targets
-    return targets.clamp(max=batch.token_classes - 1)
+    return torch.where(targets < 0, targets, targets % batch.token_classes)
 
 
 def pools_tokens(batch: Batch, module: nn.Module) -> bool:

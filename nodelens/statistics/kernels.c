@@ -3,7 +3,9 @@
    A value is x[(b * channels + c) * positions + p]; plain rows have one position. Every function
    works on the channels from `first` to `last`, so that threads can share a tensor and a channel's
    sums are added in the same order however many there are. Sums of values are double throughout;
-   of deviations and sizes a few are added in float32, then those in double. Built without -ffast-math: NaN and infinity must reach the sums. */
+   of deviations and sizes a few are added in float32, then those in double. Built without -ffast-math:
+   NaN and infinity must reach the sums; and without fused multiply-adds: a sum is the same, bit for
+   bit, whatever is summed beside it. */
 
 #include <stdint.h>
 #include <string.h>

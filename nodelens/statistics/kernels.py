@@ -24,7 +24,15 @@ from torch import Tensor
 
 __all__ = ["bin_numbers", "count", "first_look", "power_sums", "size_sums"]
 
-_FLAGS = ("-O3", "-march=native", "-std=gnu11", "-Wno-psabi", "-shared", "-fPIC")
+_FLAGS = (
+    "-O3",
+    "-march=native",
+    "-ffp-contract=off",
+    "-std=gnu11",
+    "-Wno-psabi",
+    "-shared",
+    "-fPIC",
+)
 _LANES = 16
 _WORTH_A_THREAD = 1 << 18
 """Elements below which handing work to another thread takes longer than doing it."""

@@ -22,7 +22,6 @@ from projects.all_metrics.networks import Network
 __all__ = ["measured"]
 
 _BATCHES_ALONE = 2
-_ROUNDS = 3
 
 
 def measured(network: Network, path: Path) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def _lenses(network: Network) -> tuple[list[MetricLens], dict[str, Any], dict[st
     for name in list_metrics():
         lens, own = Lens.named(name).example(network.model)
         assert isinstance(lens, MetricLens)
-        lens.layers = list(network.layers)
+        lens.pattern = network.pattern
         if (reason := lens.refusal(network.model)) is not None:
             refused[name] = reason
             continue
@@ -65,7 +64,7 @@ def _together(
     """One pass over the whole stream with all of them: seconds, and memory against the plan."""
     composite = CompositeLens(lenses)
     first = next(iter(network.batches()))
-    own = {k: v for k, v in options.items() if k in composite.prepare_options()}
+    own = _own(composite, network, options)
     planned = composite.plan(network.model, first, **own)
     before, start = _peak(), perf_counter()
     aggregator = composite.aggregator()
@@ -85,12 +84,18 @@ def _together(
     }, result
 
 
+def _own(lens: Lens, network: Network, options: dict[str, Any]) -> dict[str, Any]:
+    """Those options of the run that are this lens's, and how next tokens are sorted."""
+    mine = {k: v for k, v in options.items() if k in lens.prepare_options()}
+    return {**mine, "token_classes": network.token_classes}
+
+
 def _alone(lens: MetricLens, network: Network, options: dict[str, Any]) -> dict[str, Any]:
     """What one lens costs on its own: seconds a batch beyond the pass it needs, and bytes."""
     batches = list(islice(iter(network.batches()), _BATCHES_ALONE))
-    own = {k: v for k, v in options.items() if k in lens.prepare_options()}
+    own = _own(lens, network, options)
     seconds, scoring = [], 0.0
-    for _ in range(_ROUNDS):
+    for _ in range(network.rounds):
         start = perf_counter()
         aggregator = lens.aggregator()
         for statistics in lens.analyse_batched(network.model, batches, **own):

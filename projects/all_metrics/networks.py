@@ -20,16 +20,18 @@ __all__ = ["NETWORKS", "Network"]
 class Network:
     """A trained model, a stream of labelled batches, and the layers whose channels are compared.
 
-    `layers` are those that lenses score; `unit` names the set of channels that a layer's scores
-    are of, so that scores of one unit under two layers' names can be set side by side.
+    `pattern` is of the layers that are scored; `unit` names the set of channels that a layer's
+    scores are of, so that scores of one unit under two layers' names can be set side by side.
     """
 
     title: str
     model: ModelWrapper
     batches: Callable[[], Iterable[Any]]
     rows: str
-    layers: tuple[str, ...]
+    pattern: str | None = None
     unit: Callable[[str], str] = str
+    token_classes: int = 256
+    rounds: int = 3
 
 
 def digits() -> Network:
@@ -52,7 +54,7 @@ def digits() -> Network:
             optimiser.step()
     wrapper = ModelWrapper(model.eval())
     parts = list(zip(x.split(128), y.split(128), strict=True))
-    return Network("CNN on digits", wrapper, lambda: parts, "1797 images of 8x8", ("*",))
+    return Network("CNN on digits", wrapper, lambda: parts, "1797 images of 8x8")
 
 
 def efficientnet() -> Network:
@@ -74,7 +76,7 @@ def efficientnet() -> Network:
         # No labels come with the photographs: what the network says of a crop stands for them.
         y = torch.cat([model(part).argmax(1) for part in x.split(8)])
     parts = list(zip(x.split(8), y.split(8), strict=True))
-    return Network("EfficientNet-Lite0", wrapper, lambda: parts, f"{len(x)} crops", ("*",))
+    return Network("EfficientNet-Lite0", wrapper, lambda: parts, f"{len(x)} crops")
 
 
 def _crops(image: torch.Tensor, size: int = 224, step: int = 68) -> torch.Tensor:
@@ -95,9 +97,9 @@ def smollm2(tokens: int = 100_352) -> Network:
     def batches() -> Iterable[Any]:
         return text_batches("encyclopaedia", model.tokenizer, 4, 256, tokens)
 
-    layers = ("*.mlp.up_proj", "*.mlp.down_proj", "*.self_attn.o_proj")
+    pattern = r".*\.(mlp\.(up|down)_proj|self_attn\.o_proj)$"
     rows = f"{tokens:,} tokens"
-    return Network("SmolLM2-135M", model, batches, rows, layers, _block)
+    return Network("SmolLM2-135M", model, batches, rows, pattern, _block, token_classes=8, rounds=1)
 
 
 def _block(layer: str) -> str:

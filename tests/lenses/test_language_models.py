@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nodelens import CompositeLens, Lens
+from nodelens.metrics.facts import LensFacts
 from tests.lenses.agreement import ENTRIES
 from tests.model.families import bert, down_projections, language_model, plain, text
 from tests.oracles.capture import Plain, capture
@@ -23,12 +24,8 @@ from tests.oracles.information import (
 TOKENS = [
     entry
     for entry in ENTRIES
-    if entry.targets == "any"
-    and "synergy" not in entry.lens
-    and entry.lens not in ("composite_importance", "class_informative_score")
-    and "spatial" not in entry.options
-    and entry.options.get("reference", "pc1") == "pc1"
-    and (entry.lens != "mutual_information_gaussian" or entry.options)
+    if "spatial" not in entry.options
+    and ("targets" not in LensFacts.of(entry.lens).needs or entry.options == {"reference": "pc1"})
 ]
 SCAR = [
     "scar_activation_power",
@@ -38,7 +35,8 @@ SCAR = [
     "scar_loss_proxy_factored",
 ]
 BATCHES = [[9, 6, 9, 4], [5, 7]]
-RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-9}
+# Fewer rows than channels: what is left of a singular matrix of correlations is good to 1e-8.
+RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-8}
 
 
 @pytest.mark.parametrize("dtype", RELATIVE, ids=str)

@@ -258,7 +258,7 @@ def test_the_statistics_of_a_pass_are_gone_before_the_next(monkeypatch):
 def test_too_little_memory_is_an_error_that_says_what_to_do(setting, monkeypatch):
     lens = setting.everything()
     held = planned(lens, setting).bytes["cpu"]
-    room = held * 3 // 2
+    room = held
     monkeypatch.setattr("nodelens.model.costs.available", lambda device: room)
     with pytest.raises(InvalidValueError, match=r"statistics on cpu.*memory_budget=.*layers="):
         whole(lens, setting)
