@@ -31,7 +31,7 @@ demo: setup ## train, measure and probe a small network; writes a report
 	$(BIN)/nodelens run configs/examples/digits_basic.yaml
 
 test: setup ## the fast tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-models: models ## the tests that need real models, and the slow ones
 	$(BIN)/python -m pytest -m "models or slow"

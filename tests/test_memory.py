@@ -74,6 +74,7 @@ def assert_flat(seen: list[tuple[int, int]]) -> None:
     assert set(seen[SETTLED:]) == {settled}, f"{settled} grew to {seen[-1]} (bytes, storages)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", lens_names())
 def test_live_tensors_stay_flat_over_a_stream(name: str, collector_off):
     trial = Trial(name)

@@ -99,6 +99,7 @@ class TotalCorrelation(_HigherOrder):
     """
 
     importance = -1
+    exempt: ClassVar = _ROUNDING
     formula = (
         r"\tfrac12 \log\bigl(R_{ii} P_{ii}\bigr), \qquad "
         r"\text{layer: } -\tfrac12 \log \det R"

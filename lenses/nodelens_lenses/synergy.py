@@ -119,6 +119,7 @@ class SynergyContinuousTarget(_Synergy):
         "and dynamical Gaussian systems, Phys. Rev. E 91, 052802"
     )
     state = "C^2; C^2 + C K + K^2 for logit_pc1 and K logits"
+    cost = "C^2"
 
     def __init__(
         self,

@@ -14,19 +14,17 @@ from typing import Any
 import numpy as np
 import pandas
 
-from nodelens import CompositeLens, Lens, LensResult, MetricLens
+from nodelens import Aggregator, CompositeLens, Lens, LensResult, MetricLens
 from nodelens.metrics import list_metrics
 from nodelens.metrics.facts import LensFacts
 from projects.all_metrics.networks import Network
 
-__all__ = ["measured"]
-
-_BATCHES_ALONE = 2
+__all__ = ["fitting", "measured", "own_options"]
 
 
 def measured(network: Network, path: Path) -> dict[str, Any]:
     """Measure every metric and write what was found to `path`."""
-    lenses, options, refused = _lenses(network)
+    lenses, options, refused = fitting(network)
     plain = [lens for lens in lenses if "loss" not in LensFacts.of(lens.name).needs]
     found: dict[str, Any] = {"title": network.title, "rows": network.rows, "refused": refused}
     scores: list[pandas.DataFrame] = []
@@ -40,8 +38,8 @@ def measured(network: Network, path: Path) -> dict[str, Any]:
     return found
 
 
-def _lenses(network: Network) -> tuple[list[MetricLens], dict[str, Any], dict[str, str]]:
-    """The lenses that fit, the options of their run, and why the others do not."""
+def fitting(network: Network) -> tuple[list[MetricLens], dict[str, Any], dict[str, str]]:
+    """Return the lenses that fit, the options of their run, and why the others do not."""
     lenses: list[MetricLens] = []
     options: dict[str, Any] = {}
     refused: dict[str, str] = {}
@@ -64,7 +62,7 @@ def _together(
     """One pass over the whole stream with all of them: seconds, and memory against the plan."""
     composite = CompositeLens(lenses)
     first = next(iter(network.batches()))
-    own = _own(composite, network, options)
+    own = own_options(composite, network, options)
     planned = composite.plan(network.model, first, **own)
     before, start = _peak(), perf_counter()
     aggregator = composite.aggregator()
@@ -84,16 +82,16 @@ def _together(
     }, result
 
 
-def _own(lens: Lens, network: Network, options: dict[str, Any]) -> dict[str, Any]:
-    """Those options of the run that are this lens's, and how next tokens are sorted."""
+def own_options(lens: Lens, network: Network, options: dict[str, Any]) -> dict[str, Any]:
+    """Return those options of the run that are this lens's, and how next tokens are sorted."""
     mine = {k: v for k, v in options.items() if k in lens.prepare_options()}
     return {**mine, "token_classes": network.token_classes}
 
 
 def _alone(lens: MetricLens, network: Network, options: dict[str, Any]) -> dict[str, Any]:
-    """What one lens costs on its own: seconds a batch beyond the pass it needs, and bytes."""
-    batches = list(islice(iter(network.batches()), _BATCHES_ALONE))
-    own = _own(lens, network, options)
+    """What one lens costs on its own: seconds a batch with the pass it needs, and bytes kept."""
+    batches = list(islice(iter(network.batches()), network.rounds))
+    own = own_options(lens, network, options)
     seconds, scoring = [], 0.0
     for _ in range(network.rounds):
         start = perf_counter()
@@ -104,15 +102,21 @@ def _alone(lens: MetricLens, network: Network, options: dict[str, Any]) -> dict[
         start = perf_counter()
         aggregator.result()
         scoring = perf_counter() - start
-    planned = lens.plan(network.model, batches[0], **own)
     return {
         "lens": lens.name,
         "family": lens.family,
         "needs": LensFacts.of(lens.name).needs,
         "seconds_a_batch": median(seconds),
         "scoring_seconds": scoring,
-        "bytes": sum(planned.bytes.values()),
+        "bytes": _bytes(aggregator),
     }
+
+
+def _bytes(aggregator: Aggregator) -> int:
+    """The bytes of all tensors that an aggregator holds."""
+    found = [s for named in aggregator.statistics.values() for s in named.values()]
+    tensors = [t for s in found for t in s.state().values()]
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def _table(result: LensResult, network: Network) -> pandas.DataFrame:

@@ -74,7 +74,8 @@ def efficientnet() -> Network:
     wrapper = ModelWrapper(model.eval())
     with torch.inference_mode():
         # No labels come with the photographs: what the network says of a crop stands for them.
-        y = torch.cat([model(part).argmax(1) for part in x.split(8)])
+        said = torch.cat([model(part).argmax(1) for part in x.split(8)])
+    y = said.unique(return_inverse=True)[1]
     parts = list(zip(x.split(8), y.split(8), strict=True))
     return Network("EfficientNet-Lite0", wrapper, lambda: parts, f"{len(x)} crops")
 
@@ -85,7 +86,7 @@ def _crops(image: torch.Tensor, size: int = 224, step: int = 68) -> torch.Tensor
 
 
 def smollm2(tokens: int = 100_352) -> Network:
-    """SmolLM2-135M and its 30 feed-forward blocks, on encyclopaedia articles."""
+    """SmolLM2-135M and every third of its 30 blocks, on encyclopaedia articles."""
     import transformers
 
     from nodelens.data.text import text_batches
@@ -97,9 +98,19 @@ def smollm2(tokens: int = 100_352) -> Network:
     def batches() -> Iterable[Any]:
         return text_batches("encyclopaedia", model.tokenizer, 4, 256, tokens)
 
-    pattern = r".*\.(mlp\.(up|down)_proj|self_attn\.o_proj)$"
+    third = "|".join(str(block) for block in range(0, 30, 3))
+    pattern = rf"model\.layers\.({third})\.(mlp\.(up|down)_proj|self_attn\.o_proj)$"
     rows = f"{tokens:,} tokens"
-    return Network("SmolLM2-135M", model, batches, rows, pattern, _block, token_classes=8, rounds=1)
+    return Network(
+        "SmolLM2-135M, 10 of 30 blocks",
+        model,
+        batches,
+        rows,
+        pattern,
+        _block,
+        token_classes=8,
+        rounds=1,
+    )
 
 
 def _block(layer: str) -> str:

@@ -19,7 +19,13 @@ RUNS = [("float32", "one batch"), ("float32", "ragged"), ("float64", "ragged")]
 RELATIVE = {"float32": 1e-5, "float64": 1e-9}
 FLOAT64_NEAR_ZERO = 1e-12
 
-PAIRS = [(case, entry) for case in CASES for entry in ENTRIES if entry.fits(case.kind)]
+# A network's tests share what is measured of it, so one process runs them all.
+PAIRS = [
+    pytest.param(case, entry, marks=pytest.mark.xdist_group(case.name))
+    for case in CASES
+    for entry in ENTRIES
+    if entry.fits(case.kind)
+]
 
 # "same" padding with an even kernel makes torch copy the input, and say so.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -81,9 +87,17 @@ def test_rows_are_what_the_layer_really_gave(case: Case):
         assert result.rows[name] == outputs.size // outputs.shape[1]
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=str)
+ALONE = {True: "conv2d, zeros", False: "mlp, two numbers"}
+"""The network an entry is tried on by itself, by whether it makes sense for classes."""
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [pytest.param(e, marks=pytest.mark.xdist_group(ALONE[e.fits("classes")])) for e in ENTRIES],
+    ids=str,
+)
 def test_a_lens_alone_gives_what_it_gives_in_company(entry: Entry):
-    case = named("conv2d, zeros" if entry.fits("classes") else "mlp, two numbers")
+    case = named(ALONE[entry.fits("classes")])
     labels, together = measured(case.name, "float64", "ragged")
     given = [batch for batch, _ in case.batches(SPLITS["ragged"], torch.float64)]
     alone = entry.make().run(case.make(torch.float64), given, progress=False)
