@@ -29,20 +29,18 @@ from nodelens.statistics import (
 )
 
 __all__ = [
-    "ConditionalRayleighQuotient",
-    "DeltaAlignment",
-    "DeltaRq",
-    "NormalizedDeltaAlignment",
-    "RayleighQuotient",
-    "RqFast",
-    "RqPatchwise",
-    "RqSpatial",
+    *("ConditionalRayleighQuotient", "DeltaAlignment", "DeltaRq", "NormalizedDeltaAlignment"),
+    *("RayleighQuotient", "RqFast", "RqPatchwise", "RqSpatial"),
 ]
 
 _SPATIAL = ("unfold", "patchwise", "pixels", "gap")
 _CONSTANT = (
     r"and so do inputs that never vary with `regularization=0`; otherwise they give $1/D$, or "
     r"`regularization` with `relative=False`."
+)
+_OF_SUMMED_KERNEL = (
+    r"\frac{v^\top S v + \lambda v^\top v}{v^\top v} \Big/ \bigl(\operatorname{tr} S + "
+    r"\lambda D\bigr), \qquad v = \sum_{\text{taps } t} w_t"
 )
 
 
@@ -199,10 +197,7 @@ class RqSpatial(_Quotient):
     """
 
     spatial = "pixels"
-    formula = r"""
-    \frac{v^\top S v + \lambda v^\top v}{v^\top v}
-    \Big/ \bigl(\operatorname{tr} S + \lambda D\bigr), \qquad v = \sum_{\text{taps } t} w_t
-    """
+    formula = _OF_SUMMED_KERNEL
     where = (
         r"$S$ is the covariance of the input's pixels, $\lambda$ is `regularization`, "
         r"$D$ counts input channels"
@@ -219,10 +214,7 @@ class RqFast(_Quotient):
     """
 
     spatial = "gap"
-    formula = r"""
-    \frac{v^\top S v + \lambda v^\top v}{v^\top v}
-    \Big/ \bigl(\operatorname{tr} S + \lambda D\bigr), \qquad v = \sum_{\text{taps } t} w_t
-    """
+    formula = _OF_SUMMED_KERNEL
     where = (
         r"$S$ is the covariance of the input maps' means over space, $\lambda$ is "
         r"`regularization`, $D$ counts input channels"
