@@ -277,7 +277,7 @@ def test_an_interrupt_before_the_first_batch_leaves_no_file(tmp_path: Path):
 def test_a_bad_batch_in_the_middle_is_named_and_what_came_before_is_kept(tmp_path: Path):
     given = batches()
     given[3][0][0] = torch.nan
-    with pytest.raises(ValueError, match=r"lens 'composite', batch 3: layer 'stem': \d+ NaN"):
+    with pytest.raises(ValueError, match=r"lens 'composite_lens', batch 3: layer 'stem': \d+ NaN"):
         run(given, resume=tmp_path / "state")
     assert_equal(run(batches(), resume=tmp_path / "state"), run(batches()))
 
@@ -287,7 +287,7 @@ def test_a_batch_keeps_its_number_when_a_run_goes_on(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         run(stopping(given, 2, KeyboardInterrupt), resume=tmp_path / "state")
     given[4][0][0] = torch.inf
-    with pytest.raises(ValueError, match=r"lens 'composite', batch 4: layer 'stem': .* infinite"):
+    with pytest.raises(ValueError, match=r"lens 'composite_lens', batch 4: layer 'stem': .* infinite"):
         run(given, resume=tmp_path / "state")
 
 

@@ -222,7 +222,7 @@ def test_the_module_and_the_script_are_the_command(config, tmp_path, pytestconfi
 def test_plan_says_what_measuring_takes_and_trains_nothing(config, tmp_path):
     done = call("plan", str(config), "lenses=[average_redundancy,mutual_information_gaussian]")
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("composite: 1 pass, 4 reads of 2 layers, ")
+    assert done.output.startswith("composite_lens: 1 pass, 4 reads of 2 layers, ")
     assert "for one of" not in done.output, "the data set says how many classes there are"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
 

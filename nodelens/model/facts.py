@@ -70,12 +70,11 @@ def learn_facts(wrapper: ModelWrapper, batch: Batch) -> Facts:
 
 
 def facts_of_targets(wrapper: ModelWrapper, batch: Batch) -> Facts:
-    """Return what the targets of a batch show of every site, without a pass."""
+    """Return how many classes the targets of a batch show every site, without a pass."""
     targets = statistic_targets(batch, wrapper.module)
-    if targets is None:
+    if targets is None or targets.is_floating_point():
         return Facts()
-    found = targets if targets.is_floating_point() else targets.flatten()
-    shown = _with_targets(Shown(), found)
+    shown = _with_targets(Shown(), targets.flatten())
     return Facts({(name, site): shown for name in wrapper.layers for site in ("input", "output")})
 
 

@@ -131,7 +131,7 @@ def test_a_failing_rank_ends_all_under_torchrun_and_all_go_on(tiny, file, tmp_pa
     planted, started = script(tmp_path, pause=1.0, fails_measuring="1"), time.monotonic()
     done = torchrun(planted, "run", file, "dataset.batch_size=4", "--output-dir", tmp_path / "two")
     assert done.returncode != 0
-    assert "rank 1 of 2: lens 'composite', batch 1: planted" in done.stderr
+    assert "rank 1 of 2: lens 'composite_lens', batch 1: planted" in done.stderr
     # Rank 0 alone would have taken 107 seconds.
     assert time.monotonic() - started < 60
     assert not (tmp_path / "two/results/scores").exists()
@@ -148,10 +148,10 @@ def test_a_failing_rank_ends_all_under_torchrun_and_all_go_on(tiny, file, tmp_pa
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ({"fails_measuring": "1"}, ["rank 1 of 2: lens 'composite', batch 1: planted"] * 2),
+        ({"fails_measuring": "1"}, ["rank 1 of 2: lens 'composite_lens', batch 1: planted"] * 2),
         pytest.param(
             {"fails_measuring": "0"},
-            ["rank 0 of 2: lens 'composite', batch 1: planted"] * 2,
+            ["rank 0 of 2: lens 'composite_lens', batch 1: planted"] * 2,
         ),
         pytest.param(
             {"dies": "1"},
