@@ -16,12 +16,7 @@ from nodelens.aggregator import Aggregator
 from nodelens.checkpoint import Checkpoint
 from nodelens.data import Batch
 from nodelens.described import Described
-from nodelens.errors import (
-    IncompatibleModelError,
-    InvalidValueError,
-    UnknownOptionError,
-    nearest,
-)
+from nodelens.errors import IncompatibleModelError, InvalidValueError, UnknownOptionError, nearest
 from nodelens.files import as_saved
 from nodelens.followers import Follower, check_one_pass, followers
 from nodelens.model.gather import Measured
