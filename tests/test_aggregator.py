@@ -287,7 +287,8 @@ def test_a_batch_keeps_its_number_when_a_run_goes_on(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         run(stopping(given, 2, KeyboardInterrupt), resume=tmp_path / "state")
     given[4][0][0] = torch.inf
-    with pytest.raises(ValueError, match=r"lens 'composite_lens', batch 4: layer 'stem': .* infinite"):
+    message = r"lens 'composite_lens', batch 4: layer 'stem': .* infinite"
+    with pytest.raises(ValueError, match=message):
         run(given, resume=tmp_path / "state")
 
 
