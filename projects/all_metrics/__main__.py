@@ -21,13 +21,15 @@ def main() -> None:
     """Measure the networks that were named, and write the page from all that are known."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="*", choices=[*NETWORKS, []])
+    parser.add_argument("--tokens", type=int, default=100_352, help="of text, for smollm2")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/all_metrics"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     for name in options.networks:
-        measured(NETWORKS[name](), options.output_dir / f"{name}.json")
+        given = {"tokens": options.tokens} if name == "smollm2" else {}
+        measured(NETWORKS[name](**given), options.output_dir / f"{name}.json")
     print(written(options.output_dir))
 
 

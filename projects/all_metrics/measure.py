@@ -32,8 +32,9 @@ def measured(network: Network, path: Path) -> dict[str, Any]:
         found[name], result = _together(group, network, options)
         scores.append(_table(result, network))
         path.write_text(json.dumps(found, indent=1))
-    found["lenses"] = [_alone(lens, network, options) for lens in lenses]
     found["agreement"] = _agreement(pandas.concat(scores))
+    path.write_text(json.dumps(found, indent=1))
+    found["lenses"] = [_alone(lens, network, options) for lens in lenses]
     path.write_text(json.dumps(found, indent=1))
     return found
 

@@ -25,11 +25,12 @@ Every metric lens on three real networks: one composite of all that need no grad
 that do, each a single pass. Made by `python -m projects.all_metrics digits efficientnet
 smollm2`; two cores, two threads.
 
-*Seconds a batch* are of the lens alone, its forward (and backward) pass included, median of three;
-*scoring* is once a run. *Agreement* is the median over all other scores of the absolute Spearman
-correlation over the units of a layer (on SmolLM2: of a feed-forward block, whose units are rows of
-the up projection and inputs of the down projection), and *closest* the score it ranks units most
-like, with the median correlation over layers.
+*Seconds a batch* are of the lens alone, its forward (and backward) pass included, median of three
+(one on SmolLM2); *scoring* is once a run, *planned* is what `lens.plan` said before it. *Agreement*
+is the median over all other scores of the absolute Spearman correlation over the units of a layer
+(on SmolLM2: of a feed-forward block, whose units are rows of the up projection and inputs of the
+down projection), and *closest* the score it ranks units most like, with the median correlation over
+layers.
 """
 
 
@@ -59,6 +60,7 @@ def _passes(found: dict[str, Any]) -> str:
             f"| {name} | {len(one['lenses'])} | {one['seconds']:,.1f} "
             f"| {one['scoring_seconds']:,.1f} | {shown} |"
         )
+    lines += ["", *filter(None, [found.get("remark")])]
     if found["refused"]:
         lines += ["", "Not for this network:", ""]
         by_reason: dict[str, list[str]] = {}
