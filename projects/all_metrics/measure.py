@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import warnings
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -121,8 +122,15 @@ def _bytes(aggregator: Aggregator) -> int:
 
 
 def _table(result: LensResult, network: Network) -> pandas.DataFrame:
+    """The scores of single units, each with the set of units it ranks.
+
+    Scores of one layer may be of its channels, of its inputs or of its heads: scores are set side
+    by side only where they are of equally many units.
+    """
     table = result.to_pandas().dropna(subset=["channel"])
-    return table.assign(unit_set=table["layer"].map(network.unit))
+    layers = table["layer"].map(network.unit)
+    units = table.groupby(["layer", "score"])["channel"].transform("size")
+    return table.assign(unit_set=layers + " of " + units.astype(str))
 
 
 def _agreement(table: pandas.DataFrame) -> dict[str, Any]:
@@ -133,7 +141,9 @@ def _agreement(table: pandas.DataFrame) -> dict[str, Any]:
         matrices.append(wide.corr(method="spearman", min_periods=8))
     names = list(dict.fromkeys(name for matrix in matrices for name in matrix.columns))
     stack = np.stack([m.reindex(index=names, columns=names).to_numpy() for m in matrices])
-    with np.errstate(all="ignore"):
+    with warnings.catch_warnings():
+        # Two scores that are never of the same units have no correlation.
+        warnings.filterwarnings("ignore", "All-NaN slice encountered")
         middle = np.nanmedian(stack, axis=0)
     return {"names": names, "spearman": np.where(np.isnan(middle), None, middle).tolist()}
 
