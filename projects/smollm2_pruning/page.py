@@ -53,7 +53,8 @@ def written(found: list[dict[str, Any]], calibration: int) -> Path:
         "",
         "![Perplexity against the share of units silenced](images/smollm2-pruning.png)",
         "",
-        "All points: [CSV](data/smollm2-pruning.csv). Made by `python -m projects.smollm2_pruning`.",
+        "All points: [CSV](data/smollm2-pruning.csv). Made by",
+        "`python -m projects.smollm2_pruning`.",
         "",
     ]
     page = DOCS / "smollm2-pruning.md"
