@@ -56,8 +56,11 @@ def test_the_lens_is_not_here_unless_it_is_installed():
         Lens.from_name("acme.silence")
 
 
+@pytest.mark.slow
 def test_an_installed_lens_is_found_by_name_and_keeps_the_contract(site: Path):
     contract = "tests/contract/test_contract.py"
-    report = python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", contract, "-k", "acme.")
+    report = python(
+        site, "-m", "pytest", "-q", "-p", "no:cacheprovider", contract, "-k", "acme.", "-m", ""
+    )
     number = len(list(checks("activation_sparsity")))
     assert re.search(rf"\b{number} passed, \d+ deselected", report), report

@@ -157,6 +157,7 @@ def test_loading_a_config_and_choosing_its_experiment():
     assert callable(experiment.run)
 
 
+@pytest.mark.slow
 def test_the_package_runs_as_a_module():
     found = subprocess.run(
         [sys.executable, "-m", "nodelens", "lenses"], capture_output=True, text=True, check=False

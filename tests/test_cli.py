@@ -207,16 +207,19 @@ def test_help_lists_the_commands():
         assert f"  {command} " in text
 
 
-def test_the_module_and_the_script_are_the_command(config, tmp_path, pytestconfig):
-    script = pytestconfig.rootpath / "scripts/run_experiment.py"
-    for front in (
-        [sys.executable, "-m", "nodelens", "run"],
-        [sys.executable, str(script), "--config"],
-    ):
-        command = [*front, str(config), "training.epoch=2"]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=pytestconfig.rootpath)
-        assert done.returncode == 2
-        assert "did you mean 'epochs'?" in done.stderr
+@pytest.mark.parametrize(
+    "front",
+    [
+        ["-m", "nodelens", "run"],
+        pytest.param(["scripts/run_experiment.py", "--config"], marks=pytest.mark.slow),
+    ],
+    ids=["module", "script"],
+)
+def test_the_module_and_the_script_are_the_command(config, pytestconfig, front):
+    command = [sys.executable, *front, str(config), "training.epoch=2"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=pytestconfig.rootpath)
+    assert done.returncode == 2
+    assert "did you mean 'epochs'?" in done.stderr
 
 
 def test_plan_says_what_measuring_takes_and_trains_nothing(config, tmp_path):

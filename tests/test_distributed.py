@@ -14,6 +14,9 @@ from nodelens import CompositeLens, Lens, LensResult
 from nodelens.testing.subjects import SUBJECTS, rows_of
 from nodelens.testing.trial import assert_close, assert_equal
 
+# Processes that each load torch and nnsight take seconds; one worker starts them once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]
+
 NAMES = [
     "activation_kurtosis",
     "activation_max",

@@ -83,6 +83,7 @@ def test_live_tensors_stay_flat_over_a_stream(name: str, collector_off):
     assert_flat(measured(lens, model, stream(trial), options))
 
 
+@pytest.mark.slow
 def test_live_tensors_stay_flat_with_every_lens_at_once(collector_off):
     trial = Trial("rayleigh_quotient")
     model = trial.model()
@@ -150,6 +151,7 @@ PEAK = """
 """
 
 
+@pytest.mark.slow
 def test_the_peak_is_the_same_for_four_times_the_data():
     # Freed tensors go back to the system at once: the peak is then that of what was alive.
     done = subprocess.run(

@@ -252,6 +252,7 @@ def test_plugins_are_imported_late_and_once_and_broken_ones_break_nothing(site):
     assert output[7:] == ["False"]
 
 
+@pytest.mark.slow
 def test_a_name_is_taken_also_before_its_plugin_was_imported(site):
     output = python(
         site,

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import pad
 from typing_extensions import Self
 
 from nodelens.errors import MergeError, MissingTargetsError, ShapeError
@@ -312,4 +312,6 @@ def indicators(labels: Tensor) -> Tensor:
     """Return class numbers as one-hot rows, `(rows, highest class + 1)`; one class without rows."""
     if labels.numel() and int(labels.min()) < 0:
         raise MissingTargetsError(f"class numbers start at 0, got {int(labels.min())}")
-    return one_hot(labels.long(), int(labels.max()) + 1 if labels.numel() else 1)
+    classes = torch.arange(int(labels.max()) + 1 if labels.numel() else 1, device=labels.device)
+    # one_hot would load torch's compiler, a second and a half, where costs are worked out.
+    return (labels.long()[:, None] == classes).long()

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nodelens.testing import lens_names
-from nodelens.testing.subjects import SUBJECTS, AwkwardNetwork, Subject, TokenNetwork
-from nodelens.testing.trial import Trial, assert_close, assert_finite
+from nodelens.testing.subjects import SUBJECTS, AwkwardNetwork, Subject, TokenNetwork, rows_of
+from nodelens.testing.trial import assert_close, assert_finite
+from tests.contract.conftest import every_lens, wrapped
 
 
 class WideNetwork(AwkwardNetwork):
@@ -26,12 +26,12 @@ class WideTokenNetwork(TokenNetwork):
 WIDE = dict(zip(SUBJECTS, (WideNetwork, WideTokenNetwork), strict=True))
 
 
-@pytest.mark.parametrize("name", lens_names())
-def test_statistics_are_not_multiplied_in_the_callers_half_precision(name: str):
-    plain = Trial(name)
-    subject = Subject("wide", WIDE[plain.subject], plain.subject.inputs)
-    trial = Trial(name, subject)
-    expected = trial.run(trial.parts(7, 5))
+@pytest.mark.parametrize("plain", SUBJECTS, ids=lambda subject: subject.name)
+def test_statistics_are_not_multiplied_in_the_callers_half_precision(plain: Subject):
+    wide = wrapped(Subject("wide", WIDE[plain], plain.inputs))
+    lens, options = every_lens(wide)
+    batches = [rows_of(plain.batch(), rows) for rows in (slice(0, 7), slice(7, 12))]
+    expected = lens.run(wide, batches, progress=False, **options)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert_close(trial.run(trial.parts(7, 5)), expected, 1e-6)
-        assert_finite(plain.run(plain.parts(7, 5)))
+        assert_close(lens.run(wide, batches, progress=False, **options), expected, 1e-6)
+        assert_finite(lens.run(wrapped(plain), batches, progress=False, **options))

@@ -23,6 +23,8 @@ from nodelens.testing.trial import assert_close
 sys.path.insert(0, str(Path(__file__).parent))
 from processes import script, torchrun, two_ranks
 
+pytestmark = pytest.mark.xdist_group("many processes")
+
 LENSES = (
     "lenses=[activation_sparsity, average_redundancy, delta_alignment, taylor_saliency,"
     " activation_outlier_index]"
@@ -58,7 +60,7 @@ class Short(GeneralAlignmentExperiment):
 def alone(tiny, tmp_path_factory) -> Path:
     """A run of one process."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    GeneralAlignmentExperiment(tiny(folder, *SMALL)).run(progress=False)
+    Short(tiny(folder, *SMALL)).run(progress=False)
     return folder
 
 

@@ -68,8 +68,17 @@ def straight(tiny, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), Terminated(), OSError("planted")])
-@pytest.mark.parametrize("batch", [1, 4, 10])
+@pytest.mark.parametrize(
+    ("batch", "error"),
+    [
+        (1, KeyboardInterrupt()),
+        (4, Terminated()),
+        (10, OSError("planted")),
+        pytest.param(1, OSError("planted"), marks=pytest.mark.slow),
+        pytest.param(4, KeyboardInterrupt(), marks=pytest.mark.slow),
+        pytest.param(10, Terminated(), marks=pytest.mark.slow),
+    ],
+)
 def test_measuring_goes_on_to_the_identical_scores(
     straight, tiny, tmp_path, monkeypatch, error, batch
 ):

@@ -22,6 +22,9 @@ from nodelens.experiments.stages.network import NetworkStage
 from nodelens.experiments.stages.sensitivity import SensitivityStage
 from nodelens.result import LensResult
 
+# The figures of a finished run take a second: one worker draws them once.
+pytestmark = pytest.mark.xdist_group("run")
+
 STAGES = ["data", "network", "measure", "sensitivity", "analysis", "figures", "report"]
 
 
@@ -120,7 +123,8 @@ def test_the_same_seed_gives_the_same_files(finished, tiny, tmp_path):
 
 def test_a_run_leaves_random_state_threads_and_figures_as_they_were(tiny, tmp_path):
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    run(tiny(tmp_path / "run", ("sensitivity", None)))
+    config = tiny(tmp_path / "run", ("sensitivity", None), "lenses=[weight_magnitude]")
+    run(config)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
     assert pyplot.get_fignums() == []
@@ -152,6 +156,7 @@ def test_resuming_a_finished_run_does_nothing(copy, tiny, ran):
     assert before == {file: file.read_bytes() for file in copy.rglob("*.csv")}
 
 
+@pytest.mark.slow
 def test_without_resume_everything_but_the_training_is_done_again(copy, tiny, ran):
     run(tiny(copy))
     assert ran == ["data", "measure", "sensitivity", "figures"]
@@ -160,9 +165,15 @@ def test_without_resume_everything_but_the_training_is_done_again(copy, tiny, ra
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("sensitivity.amounts=[0.5]", ["sensitivity", "figures"]),
+        pytest.param(
+            "sensitivity.amounts=[0.5]", ["sensitivity", "figures"], marks=pytest.mark.slow
+        ),
         ("lenses=[weight_magnitude]", ["measure", "sensitivity", "figures"]),
-        ("training.epochs=2", ["network", "measure", "sensitivity", "figures"]),
+        pytest.param(
+            "training.epochs=2",
+            ["network", "measure", "sensitivity", "figures"],
+            marks=pytest.mark.slow,
+        ),
         ("experiment.device=cpu", []),
     ],
 )
@@ -171,6 +182,7 @@ def test_a_changed_setting_redoes_the_stages_it_decides(copy, tiny, ran, overrid
     assert ran == expected
 
 
+@pytest.mark.slow
 def test_files_of_lenses_no_longer_asked_for_are_gone(copy, tiny):
     assert (copy / "figures/histogram_average_redundancy.png").exists()
     run(tiny(copy, "lenses=[weight_magnitude]"), resume=True)
@@ -296,6 +308,7 @@ def test_another_network_s_checkpoint_is_refused(finished, tiny, tmp_path):
         run(config)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_takes_the_place_of_training(finished, tiny, tmp_path):
     given = {
         f"model.{key}": str(finished / f"checkpoints/{name}.safetensors")

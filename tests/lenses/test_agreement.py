@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +16,40 @@ from tests.lenses.networks import CASES, SPLITS, Case
 from tests.oracles.capture import Array, Captured, capture
 
 FLOATS = {"float32": torch.float32, "float64": torch.float64}
-RUNS = [("float32", "one batch"), ("float32", "ragged"), ("float64", "ragged")]
+Runs = tuple[tuple[str, str], ...]
+RUNS: Runs = (("float32", "one batch"), ("float32", "ragged"), ("float64", "ragged"))
+"""The precision of a run, and how its 48 samples are cut."""
+FAST: dict[str, Runs] = {
+    "mlp": RUNS[1:2],
+    "mlp, two numbers": RUNS[1:],
+    "tokens": RUNS[1:],
+    "conv2d, zeros": RUNS[1:],
+}
+"""The networks of the fast tests, and how they are run there; the slow tests do the rest."""
 RELATIVE = {"float32": 1e-5, "float64": 1e-9}
 FLOAT64_NEAR_ZERO = 1e-12
 
-# A network's tests share what is measured of it, so one process runs them all.
-PAIRS = [
-    pytest.param(case, entry, marks=pytest.mark.xdist_group(case.name))
-    for case in CASES
-    for entry in ENTRIES
-    if entry.fits(case.kind)
+
+def _tried(case: Case, runs: Runs, *marks: Any) -> list[Any]:
+    # A network's tests share what is measured of it, so one process runs them all.
+    marked = [pytest.mark.xdist_group(case.name), *marks]
+    name = " and ".join(sorted({precision for precision, _ in runs}))
+    return [
+        pytest.param(case, entry, runs, marks=marked, id=f"{case}-{name}-{entry}")
+        for entry in ENTRIES
+        if runs and entry.fits(case.kind)
+    ]
+
+
+TRIED = [
+    *(param for case in CASES for param in _tried(case, FAST.get(case.name, ()))),
+    *(
+        param
+        for case in CASES
+        for param in _tried(
+            case, tuple(r for r in RUNS if r not in FAST.get(case.name, ())), pytest.mark.slow
+        )
+    ),
 ]
 
 # "same" padding with an even kernel makes torch copy the input, and say so.
@@ -60,9 +85,16 @@ def named(case: str) -> Case:
     return next(one for one in CASES if one.name == case)
 
 
-@pytest.mark.parametrize(("case", "entry"), PAIRS, ids=str)
-def test_a_lens_agrees_with_its_oracle(case: Case, entry: Entry):
-    for precision, split in RUNS:
+def test_every_lens_is_tried_on_every_kind_of_layer_in_the_fast_tests():
+    fast = [param.values[:2] for param in TRIED if len(param.marks) == 1]
+    for name in {entry.lens for entry in ENTRIES}:
+        tried = {case.name for case, entry in fast if entry.lens == name}
+        assert {"tokens", "conv2d, zeros"} < tried, name
+
+
+@pytest.mark.parametrize(("case", "entry", "runs"), TRIED)
+def test_a_lens_agrees_with_its_oracle(case: Case, entry: Entry, runs: Runs):
+    for precision, split in runs:
         labels, result = measured(case.name, precision, split)
         wanted = expected(case.name, precision, ENTRIES.index(entry))
         got = result.scores(labels[str(entry)])
@@ -77,7 +109,11 @@ def test_a_lens_agrees_with_its_oracle(case: Case, entry: Entry):
             )
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[] if c.name in FAST else [pytest.mark.slow]) for c in CASES],
+    ids=str,
+)
 def test_rows_are_what_the_layer_really_gave(case: Case):
     given = [batch for batch, _ in case.batches(SPLITS["ragged"], torch.float32)]
     lens = Lens.from_name("activation_mean")
@@ -93,7 +129,10 @@ ALONE = {True: "conv2d, zeros", False: "mlp, two numbers"}
 
 @pytest.mark.parametrize(
     "entry",
-    [pytest.param(e, marks=pytest.mark.xdist_group(ALONE[e.fits("classes")])) for e in ENTRIES],
+    [
+        pytest.param(entry, marks=pytest.mark.xdist_group(ALONE[entry.fits("classes")]))
+        for entry in ENTRIES
+    ],
     ids=str,
 )
 def test_a_lens_alone_gives_what_it_gives_in_company(entry: Entry):

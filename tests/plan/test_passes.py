@@ -16,6 +16,20 @@ from nodelens.errors import InvalidValueError
 from nodelens.testing.trial import assert_close, assert_equal
 from tests.plan.conftest import Setting, cnn, mlp
 
+HOW_MANY = pytest.mark.parametrize(
+    "chosen",
+    [
+        pytest.param(slice(3, None, 9), id="one in nine"),
+        pytest.param(slice(None), id="all", marks=pytest.mark.slow),
+    ],
+)
+WITH_EVERYTHING = pytest.mark.parametrize(
+    "setting",
+    [pytest.param(cnn, marks=pytest.mark.slow), mlp],
+    ids=["cnn", "mlp"],
+    indirect=True,
+)
+
 
 def split(lens: Lens, setting: Setting, budget: int, **more: Any) -> LensResult:
     options = setting.options if "initial_weights" in lens.prepare_options() else {}
@@ -64,8 +78,9 @@ def assert_same(found: LensResult, expected: LensResult) -> None:
         assert getattr(found, name) == getattr(expected, name), name
 
 
-def test_every_lens_scores_the_same_in_passes_layer_by_layer(setting):
-    for lens in setting.lenses():
+@HOW_MANY
+def test_every_lens_scores_the_same_in_passes_layer_by_layer(setting, chosen):
+    for lens in setting.lenses()[chosen]:
         budget = by_layer(lens, setting)
         plan = planned(lens, setting, budget)
         # Two layers of one lens do not fit together unless both are far below the largest.
@@ -75,6 +90,7 @@ def test_every_lens_scores_the_same_in_passes_layer_by_layer(setting):
         assert_same(split(lens, setting, budget), whole(lens, setting))
 
 
+@WITH_EVERYTHING
 def test_all_lenses_together_score_the_same_in_passes_lens_by_lens(setting):
     lens = setting.everything()
     budget = least(lens, setting)
@@ -165,6 +181,7 @@ def test_a_lens_with_code_of_its_own_runs_besides(setting):
     assert_same(split(lens, setting, budget), whole(lens, setting))
 
 
+@WITH_EVERYTHING
 def test_a_generator_is_refused_where_one_pass_is_not_enough(setting):
     lens = setting.everything()
     needed = planned(lens, setting).peak["cpu"]
@@ -196,8 +213,9 @@ def test_batches_that_are_gone_the_second_time_are_refused(setting):
         lens.run(setting.model, Once(), progress=False, memory_budget=by_layer(lens, setting))
 
 
-def test_an_impossible_budget_says_the_least_that_would_do(setting):
-    for lens in setting.lenses():
+@HOW_MANY
+def test_an_impossible_budget_says_the_least_that_would_do(setting, chosen):
+    for lens in setting.lenses()[chosen]:
         budget = least(lens, setting)
         assert planned(lens, setting, budget).peak["cpu"] <= budget
         with pytest.raises(InvalidValueError, match=f"{lens.name!r} on layer .*takes at least"):
@@ -251,10 +269,14 @@ def test_the_statistics_of_a_pass_are_gone_before_the_next(monkeypatch):
         return score(self, statistics, layer)
 
     monkeypatch.setattr(type(lens), "score", watched)
+    # What was there before need not be looked through again and again.
+    gc.freeze()
     split(lens, setting, budget)
+    gc.unfreeze()
     assert len(most) > 1 and max(most) <= budget
 
 
+@WITH_EVERYTHING
 def test_too_little_memory_is_an_error_that_says_what_to_do(setting, monkeypatch):
     lens = setting.everything()
     held = planned(lens, setting).bytes["cpu"]

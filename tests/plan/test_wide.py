@@ -57,6 +57,7 @@ def peak_of(channels: int, name: str, budget: str) -> tuple[float, ...]:
     return tuple(map(float, done.stdout.split()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["average_redundancy", "synergy_gaussian_mmi"])
 def test_the_peak_stays_within_the_budget(name: str):
     # All 3,000 channels at once take 72 MB of state and 36 MB a batch.

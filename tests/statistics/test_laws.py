@@ -36,7 +36,7 @@ EVERY_STATISTIC = pytest.mark.parametrize("kind", KINDS, ids=str)
 SEEDS = st.integers(0, 2**31 - 1)
 SHIFTS = st.sampled_from([0.0, 1e4])
 ROWS = st.integers(2, 40)
-FEW = settings(max_examples=8)
+FEW = settings(max_examples=4)
 
 
 def ends(fractions: list[float], rows: int) -> list[int]:
