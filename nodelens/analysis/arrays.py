@@ -11,9 +11,10 @@ from torch import Tensor
 
 from nodelens.errors import InvalidValueError, NonFiniteError, ShapeError
 
-__all__ = ["Array", "array", "channel_scores", "indices"]
+__all__ = ["Array", "Integers", "array", "channel_scores", "indices"]
 
 Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 def array(values: Any, what: str) -> Array:
@@ -35,7 +36,7 @@ def channel_scores(values: Any, what: str, channels: int | None = None) -> Array
     return found
 
 
-def indices(chosen: Any, size: int, what: str) -> NDArray[np.int64]:
+def indices(chosen: Any, size: int, what: str) -> Integers:
     """Return a mask `(size,)`, or numbers, as ascending numbers from 0 to size - 1."""
     if isinstance(chosen, Tensor):
         chosen = chosen.detach().cpu().numpy()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodelens.analysis.arrays import Array
+from nodelens.analysis.arrays import Array, Integers
 from nodelens.analysis.clustering.features import METRICS, MetricSpace, checked_importance
 from nodelens.analysis.clustering.null import StructureTest, kmeans, structure_test
 from nodelens.analysis.clustering.types import (
@@ -191,7 +191,7 @@ class MetricSpaceClustering:
             self._structure(space) if mode != "quantile" and self.shuffles else None,
         )
 
-    def _clusters(self, space: MetricSpace, worth: Array | None) -> tuple[Array, Array]:
+    def _clusters(self, space: MetricSpace, worth: Array | None) -> tuple[Integers, Array]:
         if worth is None:
             labels, centroids, _ = kmeans(space.points, self.n_clusters, self.seed)
             return labels, np.asarray(centroids, dtype=np.float64)
@@ -200,7 +200,7 @@ class MetricSpaceClustering:
         return labels, np.array(parts)
 
     def _types(
-        self, space: MetricSpace, labels: Array, centroids: Array, worth: Array | None
+        self, space: MetricSpace, labels: Integers, centroids: Array, worth: Array | None
     ) -> list[str]:
         if worth is not None:
             return types_by_importance(
@@ -213,21 +213,22 @@ class MetricSpaceClustering:
         return structure_test(space.points, self.n_clusters, samples=self.shuffles, seed=self.seed)
 
 
-def silhouette(points: Array, labels: Array) -> float:
+def silhouette(points: Array, labels: Integers) -> float:
     """Return scikit-learn's mean silhouette, 0 for one cluster and for one channel each."""
     from sklearn.metrics import silhouette_score
 
     if not 2 <= len(np.unique(labels)) < len(points):
         return 0.0
-    return float(silhouette_score(points, labels))
+    # SciPy's distance: scikit-learn's own, from products, is 1e-8 where two channels are the same.
+    return float(silhouette_score(points, labels, metric="minkowski"))
 
 
-def quantile_labels(importance: Array, parts: int) -> Array:
+def quantile_labels(importance: Array, parts: int) -> Integers:
     """Return which of equal parts each channel is in, 0 the lowest, `(channels,)`.
 
     Equal scores are in one part, so that there may be fewer parts.
     """
     edges = np.quantile(importance, np.arange(1, parts) / parts)
     part = np.searchsorted(edges, importance, side="right")
-    labels: Array = np.unique(part, return_inverse=True)[1]
-    return labels.astype(np.int64)
+    labels: Integers = np.unique(part, return_inverse=True)[1].astype(np.int64)
+    return labels

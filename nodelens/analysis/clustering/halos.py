@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodelens.analysis.arrays import Array, array, channel_scores, indices
+from nodelens.analysis.arrays import Array, Integers, array, channel_scores, indices
 from nodelens.analysis.clustering.influence import influence_of, spread_of
 from nodelens.analysis.clustering.permutation import Contrast, contrast, halo_mask, shares
 from nodelens.errors import InvalidValueError, ShapeError
@@ -156,7 +156,7 @@ def _compared(values: Array, halo: Array) -> Contrast:
     return contrast(float(means[0]), means[1:])
 
 
-def _drawn(cluster: Array, sources: int, permutations: int, seed: int) -> Array:
+def _drawn(cluster: Integers, sources: int, permutations: int, seed: int) -> Array:
     """The cluster, and as many sources drawn at random, as columns `(sources, 1 + n)`."""
     members = np.zeros((1 + permutations, sources))
     members[0, cluster] = 1
@@ -184,7 +184,7 @@ def _members(labels: Any, channels: int, what: str) -> Array:
     return found
 
 
-def _means(scores: Array | None, halo: Array) -> tuple[float | None, float | None]:
+def _means(scores: Array | None, halo: Integers) -> tuple[float | None, float | None]:
     """The means of scores over the halo and over the rest."""
     if scores is None:
         return None, None

@@ -32,7 +32,8 @@ def influence_of(
                 "weights take"
             )
         size = size * spread.to(size).repeat_interleave(size.shape[1] // len(spread))
-    return size.unflatten(1, (sources, -1)).sum(2)
+    total: Tensor = size.unflatten(1, (sources, -1)).sum(2)
+    return total
 
 
 def arriving(weights: Tensor, groups: int = 1) -> Tensor:

@@ -8,10 +8,11 @@ elongated or skewed is therefore no structure.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from nodelens.analysis.arrays import Array
+from nodelens.analysis.arrays import Array, Integers
 from nodelens.errors import InvalidValueError
 
 __all__ = ["StructureTest", "gap_statistic", "kmeans", "structure_test"]
@@ -63,6 +64,15 @@ def structure_test(
     if len(np.unique(varying, axis=0)) <= max(clusters, 2):
         return StructureTest(0.0, 0.0, 0.0, 1.0, samples, null)
     kind = null if varying.shape[1] > 1 else "uniform"
+    return _tested(varying.tobytes(), varying.shape, clusters, samples, seed, kind)
+
+
+@lru_cache(maxsize=32)
+def _tested(
+    data: bytes, shape: tuple[int, int], clusters: int, samples: int, seed: int, kind: str
+) -> StructureTest:
+    """The test of points that have a null; asked twice of a layer, for its score and its notes."""
+    varying = np.frombuffer(data).reshape(shape)
     random = np.random.default_rng(seed)
     found = within_share(varying, clusters, seed)
     noise = np.array(
@@ -98,7 +108,9 @@ def gap_statistic(
     return (int(reached[0]) + 1 if len(reached) else most), gaps
 
 
-def kmeans(points: Array, clusters: int, seed: int, n_init: int = 10) -> tuple[Array, Array, float]:
+def kmeans(
+    points: Array, clusters: int, seed: int, n_init: int = 10
+) -> tuple[Integers, Array, float]:
     """Return labels `(channels,)`, centroids and inertia of scikit-learn's k-means.
 
     There are no more clusters than distinct points.
@@ -138,6 +150,6 @@ def _normal_scores(points: Array) -> tuple[Array, Array]:
     return np.zeros(points.shape[1]), np.atleast_2d(np.corrcoef(scores, rowvar=False))
 
 
-def _ranks(values: Array) -> Array:
-    found: Array = np.argsort(np.argsort(values, axis=0), axis=0)
+def _ranks(values: Array) -> Integers:
+    found: Integers = np.argsort(np.argsort(values, axis=0), axis=0)
     return found

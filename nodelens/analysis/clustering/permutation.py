@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nodelens.analysis.arrays import Array
 
 __all__ = ["Contrast", "contrast", "halo_mask", "shares"]
+
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Contrast:
 
 def contrast(observed: float, null: Array) -> Contrast:
     """Return an observed number beside those of the null, `(permutations,)`."""
-    slack = 1e-12 * max(abs(observed), float(np.abs(null).max()))
+    slack = _ROUNDING * max(abs(observed), float(np.abs(null).max()))
     above = _p_value(int((null >= observed - slack).sum()), len(null))
     below = _p_value(int((null <= observed + slack).sum()), len(null))
     spread = float(null.std())
@@ -56,14 +59,15 @@ def shares(influence: Array, members: Array) -> Array:
     """
     total = influence.sum(1, keepdims=True)
     held = influence @ members
-    return np.divide(held, total, out=np.zeros_like(held), where=total > 0)
+    found: Array = np.divide(held, total, out=np.zeros_like(held), where=total > 0)
+    return found
 
 
-def halo_mask(relative: Array, percentile: float) -> Array:
+def halo_mask(relative: Array, percentile: float) -> NDArray[np.bool_]:
     """Return who is at or above the percentile of each set, and above 0, `(targets, sets)`."""
     edge = np.percentile(relative, percentile, axis=0)
     # The percentile is interpolated, and may miss by a bit the value it falls upon.
-    found: Array = (relative >= edge * (1 - 1e-12)) & (relative > 0)
+    found: NDArray[np.bool_] = (relative >= edge * (1 - _ROUNDING)) & (relative > 0)
     return found
 
 

@@ -79,7 +79,8 @@ def _prototype(centroids: Array, used: Array) -> list[str]:
 
 def _unit(rows: Array) -> Array:
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    found: Array = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    return found
 
 
 def _assigned(scores: Array) -> list[str]:
