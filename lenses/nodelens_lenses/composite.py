@@ -6,20 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from nodelens import Lens, MetricLens, ModelWrapper
-from nodelens.errors import InvalidValueError, NodeLensError, nearest
-from nodelens.metrics import get_metric
+from nodelens import Lens
+from nodelens.errors import InvalidValueError, nearest
 from nodelens.metrics.formulas import NORMALISATIONS, normalised
+from nodelens.metrics.parts import PartsLens
 from nodelens.model import Layer
-from nodelens.statistics import Read
 
 __all__ = ["AlignmentMinusRedundancy", "ClassInformativeScore", "CompositeImportance"]
 
 
-class _Composite(MetricLens):
+class _Composite(PartsLens):
     """A weighted sum of the scores of other lenses, each normalised within its layer.
 
     `weights` are `{lens name: weight}`, with any metric lenses for parts; without them, those that
@@ -63,44 +61,8 @@ class _Composite(MetricLens):
             )
         self.weights = dict(self.default if weights is None else weights)
         self.normalise = normalise
-        self.options = {name: dict(given) for name, given in (options or {}).items()}
-        _check_weights(self.weights, self.options)
-        self._members = {
-            name: _part(name, self.options.get(name, {}), self.name) for name in self.weights
-        }
-        vars(self)["minimum_rows"] = 1  # every part says how many its own statistics need
-
-    def covers(self, layer: Layer) -> bool:
-        return all(part.covers(layer) for part in self._members.values())
-
-    def scores(self, name: str, model: ModelWrapper) -> bool:
-        return all(part.scores(name, model) for part in self._members.values())
-
-    def refusal(self, model: ModelWrapper) -> str | None:
-        for name, part in self._members.items():
-            if (reason := part.refusal(model)) is not None:
-                return f"part {name!r}: {reason}"
-        if super().refusal(model) is None:
-            return None
-        return f"no layer of it can be scored by all of {', '.join(self._members)}"
-
-    def prepare(self, model: Any, **kwargs: Any) -> ModelWrapper:
-        """Return the wrapped model once every part can score it, each given its own options."""
-        for part in self._members.values():
-            own = {k: v for k, v in kwargs.items() if k in part.prepare_options()}
-            model = part.prepare(model, **own)
-        others = {k: v for k, v in kwargs.items() if k not in self.prepare_options()}
-        return super().prepare(model, **others)
-
-    def prepare_options(self) -> set[str]:
-        return {name for part in self._members.values() for name in part.prepare_options()}
-
-    def reads(self, layer: Layer) -> dict[str, Read]:
-        return {
-            f"{name}.{key}": read
-            for name, part in self._members.items()
-            for key, read in part.reads(layer).items()
-        }
+        _check_weights(self.weights)
+        self._with_parts(list(self.weights), options)
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         total: Tensor | None = None
@@ -114,26 +76,6 @@ class _Composite(MetricLens):
             total = term if total is None else total + term
         assert total is not None
         return total
-
-    def remarks(self, statistics: Mapping[str, Any], layer: Layer) -> list[str]:
-        return [
-            f"part {name!r}: {remark}"
-            for name, part in self._members.items()
-            for remark in part.remarks(_own(name, statistics), layer)
-        ]
-
-    def _scores_of(self, name: str, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
-        part, measured = self._members[name], _own(name, statistics)
-        found = {read: measured[key] for key, read in part.reads(layer).items()}
-        try:
-            scores = part.finish({layer.name: {"layer": layer, **found}}).get(layer.name, {})
-        except NodeLensError as error:
-            error.message = error.message.removeprefix(f"layer {layer.name!r}: ")
-            error.within(f"part {name!r}")
-            raise
-        if part.name not in scores:
-            raise InvalidValueError(f"part {name!r} gives no score of this layer")
-        return scores[part.name].to(torch.float64)
 
 
 @Lens.register("composite_importance", aliases=("composite", "combined_score"))
@@ -184,29 +126,7 @@ class ClassInformativeScore(_Composite):
     minimum_rows = 2
 
 
-def _part(name: str, options: Mapping[str, Any], owner: str) -> MetricLens:
-    try:
-        part = get_metric(name, **options)
-    except NodeLensError as error:
-        error.within(f"part {name!r} of {owner}")
-        raise
-    except TypeError as missing:
-        raise InvalidValueError(f"part {name!r} of {owner}: {missing}; give options=") from missing
-    if not part.by_layer:
-        raise InvalidValueError(
-            f"part {name!r} of {owner} scores several layers together, expected a lens that scores "
-            "each by itself"
-        )
-    return part
-
-
-def _own(name: str, statistics: Mapping[str, Any]) -> dict[str, Any]:
-    """The statistics of one part, by the names that it knows them under."""
-    start = f"{name}."
-    return {key[len(start) :]: s for key, s in statistics.items() if key.startswith(start)}
-
-
-def _check_weights(weights: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+def _check_weights(weights: Mapping[str, Any]) -> None:
     if not weights:
         raise InvalidValueError("weights is empty, expected {lens name: weight}")
     for name, weight in weights.items():
@@ -214,10 +134,4 @@ def _check_weights(weights: Mapping[str, Any], options: Mapping[str, Any]) -> No
         if not number or not math.isfinite(weight) or weight == 0:
             raise InvalidValueError(
                 f"the weight of part {name!r} is {weight!r}, expected a number other than 0"
-            )
-    for name in options:
-        if name not in weights:
-            raise InvalidValueError(
-                f"options are given for {name!r}{nearest(name, weights)}, which is no part; "
-                f"the parts are {', '.join(weights)}"
             )

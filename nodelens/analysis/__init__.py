@@ -1,0 +1,1 @@
+"""What scores of channels say together: clusters, halos across layers, supernodes."""
