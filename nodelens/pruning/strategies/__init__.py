@@ -1,5 +1,7 @@
 """The pruning strategies; importing this registers them."""
 
+import nodelens.pruning.strategies.chance
+import nodelens.pruning.strategies.gradient
 import nodelens.pruning.strategies.magnitude
 import nodelens.pruning.strategies.metric  # noqa: F401
 

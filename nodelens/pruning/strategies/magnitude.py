@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -26,7 +26,7 @@ class Magnitude(Strategy):
     """
 
     unit = "both"
-    options = {"norm": 2}
+    options: ClassVar[Mapping[str, Any]] = {"norm": 2}
     norm: int
 
     def _check(self) -> None:
@@ -55,7 +55,8 @@ class Magnitude(Strategy):
         }
 
     def _norm(self, rows: Tensor) -> Tensor:
-        return rows.double().norm(p=self.norm, dim=1)
+        sizes: Tensor = rows.double().norm(p=self.norm, dim=1)
+        return sizes
 
 
 @register_strategy("iterative_magnitude", paper="Han et al. (2015)")
