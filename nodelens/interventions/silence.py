@@ -1,218 +1,140 @@
-"""Silencing channels inside a trace, and measuring a model under it; no weight is written."""
+"""Silencing channels inside a trace; no weight is written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from nodelens.data import Batch
-from nodelens.errors import (
-    InvalidValueError,
-    LayerNotFoundError,
-    LayerNotReachedError,
-    NodeLensError,
-    ShapeError,
-    nearest,
+from nodelens.errors import LayerNotReachedError, NodeLensError
+from nodelens.interventions.channels import (
+    Channels,
+    Condition,
+    Part,
+    Value,
+    as_condition,
+    known_layers,
+    parts_of,
 )
-from nodelens.model.gather import replaced
-from nodelens.model.layers import Layer, first_tensor
-from nodelens.model.loss import predict
+from nodelens.interventions.values import silent
 from nodelens.model.route import Route
 from nodelens.model.selection import in_forward_order
-from nodelens.model.wrapper import ModelWrapper, wrap
+from nodelens.model.wrapper import ModelWrapper
 
-__all__ = [
-    "Evaluation",
-    "channel_indices",
-    "evaluate",
-    "known_layers",
-    "silenced_outputs",
-    "silencing",
-]
+__all__ = ["Change", "edited_outputs", "numbered", "silenced_outputs", "silencing"]
 
-Channels = Mapping[str, Any]
-Value = str | Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean loss a prediction, accuracy (None where there are no classes) and predictions seen."""
-
-    loss: float
-    accuracy: float | None
-    rows: int
-
-
-def evaluate(
-    model: Any,
-    batches: Iterable[Any],
-    channels: Channels | None = None,
-    *,
-    value: Value = "zero",
-    site: str = "output",
-    loss: Any = None,
-) -> Evaluation:
-    """Return loss and accuracy of a model over batches, with some channels silenced.
-
-    `channels` is `{layer: channel numbers, or a bool mask with True to silence}`; see
-    `silenced_outputs` for `value` and `site`. The model itself does not change.
-
-    Raises InvalidValueError when there is nothing to predict.
-    """
-    wrapper = wrap(model)
-    total, right, rows, classes = 0.0, 0, 0, True
-    # A shuffled DataLoader draws from torch's global generator.
-    with torch.random.fork_rng(devices=[]):
-        for number, given in enumerate(batches):
-            try:
-                batch = wrapper.prepare_batch(given)
-                outputs = silenced_outputs(wrapper, batch, channels or {}, value=value, site=site)
-                found = predict(outputs, batch, wrapper.module, loss)
-            except NodeLensError as error:
-                error.within(f"batch {number}")
-                raise
-            total += float(found.loss)
-            rows += found.terms
-            classes = classes and found.correct is not None
-            right += int(found.correct.sum()) if found.correct is not None else 0
-    if not rows:
-        raise InvalidValueError("nothing was predicted, expected at least one batch with targets")
-    return Evaluation(total / rows, right / rows if classes else None, rows)
+Change = Callable[[Any, Part], Any]
 
 
 def silenced_outputs(
     wrapper: ModelWrapper,
     batch: Batch,
-    channels: Channels,
+    channels: Channels | Condition,
     *,
     value: Value = "zero",
     site: str = "output",
+    heads: Channels | None = None,
+    seed: int = 0,
 ) -> Any:
     """Return the model's output for a batch with channels silenced, in one trace.
 
-    `value` is "zero", or `{layer: (channels,)}` with what to put there instead. With
-    `site="input"` what the layer takes in is silenced, as for the units of an FFN at its down
-    projection. A layer that feeds a BatchNorm is silenced behind it, where it would otherwise still
-    emit the norm's bias. Every call of a layer is silenced.
+    `value` is what stands there instead: "zero"; "mean", the channel's mean over the rows of this
+    batch; "resample", the values of other rows of this batch (for maps, of other samples), chosen
+    by `seed`; or `{layer: (channels,)}`, such as the `means` of a whole stream. With `site="input"`
+    what the layer takes in is silenced, as for the units of an FFN at its down projection. `heads`
+    are `{attention output projection: head numbers}`. A layer that feeds a BatchNorm is silenced
+    behind it, where it would otherwise still emit the norm's bias. Every call of a layer is
+    silenced, with "mean" each by its own.
     """
-    if not channels:
+    condition = as_condition(channels, heads=heads, value=value, site=site, seed=seed)
+    if not condition:
         return wrapper.forward(batch)
-    options: Any = {"value": value, "site": site}
+
+    def change(raw: Any, part: Part) -> Any:
+        return silent(raw, part, condition, batch)
+
+    return edited_outputs(wrapper, batch, parts_of(wrapper, condition), change)
+
+
+def edited_outputs(
+    wrapper: ModelWrapper,
+    batch: Batch,
+    parts: Sequence[Part],
+    change: Change,
+    before: Callable[[], object] = lambda: None,
+) -> Any:
+    """Return the model's output for a batch with `change(raw, part)` in the place of every part.
+
+    `raw` is what the part's layer, or the BatchNorm behind it, takes in or gives. `before` is
+    called ahead of each try: there are two where the batch takes another way through the model.
+    """
+    watched = [part.layer.name for part in parts]
+
+    def once(route: Route) -> Any:
+        before()
+        return wrapper.trace(batch, [_body(wrapper, route, parts, change)], watched=watched)[0]
+
     route = wrapper.route(batch)
     try:
-        body = silencing(wrapper, route, channels, **options)
-        return wrapper.trace(batch, [body], watched=channels)[0]
+        return once(route)
     except LayerNotReachedError:
         # The model may take another way with this batch than with the one the route is from.
         if (other := wrapper.route(batch, again=True)) == route:
             raise
-        body = silencing(wrapper, other, channels, **options)
-        return wrapper.trace(batch, [body], watched=channels)[0]
+        return once(other)
+
+
+@contextmanager
+def numbered(number: int) -> Iterator[None]:
+    """Name the batch in the errors that come of it."""
+    try:
+        yield
+    except NodeLensError as error:
+        error.within(f"batch {number}")
+        raise
 
 
 def silencing(
     wrapper: ModelWrapper,
     route: Route,
-    channels: Channels,
+    channels: Channels | Condition,
     *,
     value: Value = "zero",
     site: str = "output",
+    heads: Channels | None = None,
+    seed: int = 0,
+    batch: Batch | None = None,
 ) -> Callable[[], Any]:
-    """Return the trace body that silences `channels` and returns the model's output."""
-    if site not in ("input", "output"):
-        raise InvalidValueError(f"site is {site!r}, expected 'input' or 'output'")
+    """Return the trace body that silences `channels` and returns the model's output.
+
+    `batch` tells padding apart, for the values "mean" and "resample".
+    """
+    condition = as_condition(channels, heads=heads, value=value, site=site, seed=seed)
+    parts, given = parts_of(wrapper, condition), batch or Batch()
+    return _body(wrapper, route, parts, lambda raw, part: silent(raw, part, condition, given))
+
+
+def _body(
+    wrapper: ModelWrapper, route: Route, parts: Sequence[Part], change: Change
+) -> Callable[[], Any]:
+    by_name = {part.layer.name: part for part in parts}
     edits = []
-    for name in in_forward_order(wrapper, route, known_layers(wrapper, channels)):
-        layer = wrapper.layers[name]
-        width = layer.channels if site == "output" else layer.inputs
-        indices = channel_indices(channels[name], width, name).to(wrapper.device)
-        fill = _fill(value, name, indices, width)
-        target = route.norm_after.get(name, name) if site == "output" else name
-        edits += [
-            (route.events[(target, n, site)], n, target, layer, indices, fill)
-            for n in range(route.visits[target])
-        ]
+    for name in in_forward_order(wrapper, route, known_layers(wrapper, by_name)):
+        part = by_name[name]
+        target = route.norm_after.get(name, name) if part.site == "output" else name
+        for n in range(route.visits[target]):
+            edits.append((route.events[(target, n, part.site)], n, target, part))
     edits.sort(key=lambda edit: edit[0])
 
     def body() -> Any:
-        for _, number, target, layer, indices, fill in edits:
+        for _, number, target, part in edits:
             with wrapper.visit(number):
                 envoy = wrapper.envoy(target)
-                if site == "input":
-                    envoy.input = _silent(envoy.input, layer, indices, fill)
+                if part.site == "input":
+                    envoy.input = change(envoy.input, part)
                 else:
-                    envoy.output = _silent(envoy.output, layer, indices, fill)
+                    envoy.output = change(envoy.output, part)
         return wrapper.nnsight.output
 
     return body
-
-
-def known_layers(wrapper: ModelWrapper, channels: Channels) -> list[str]:
-    """Return the names of the layers to silence; LayerNotFoundError when one has no channels."""
-    for name in channels:
-        if name not in wrapper.layers:
-            raise LayerNotFoundError(
-                f"no layer {name!r} to silence{nearest(name, wrapper.layers)}; "
-                f"the layers are {', '.join(list(wrapper.layers)[:12])}"
-            )
-    return list(channels)
-
-
-def channel_indices(chosen: Sequence[int] | Tensor, width: int, layer: str) -> Tensor:
-    """Return channel numbers from numbers or from a bool mask, True meaning chosen.
-
-    Raises ShapeError for a mask of another width, InvalidValueError for numbers out of range.
-    """
-    given = torch.as_tensor(chosen)
-    if given.dtype == torch.bool:
-        if given.shape != (width,):
-            raise ShapeError(
-                f"layer {layer!r}: a mask of shape {tuple(given.shape)} for {width} channels"
-            )
-        return given.nonzero().flatten()
-    if given.is_floating_point() and given.numel():
-        raise InvalidValueError(f"layer {layer!r}: channel numbers are whole, got {given.dtype}")
-    indices = given.long().flatten()
-    outside = indices[(indices < -width) | (indices >= width)]
-    if len(outside):
-        raise InvalidValueError(
-            f"layer {layer!r} has {width} channels, there is no channel {int(outside[0])}"
-        )
-    return indices % width
-
-
-def _fill(value: Value, name: str, indices: Tensor, width: int) -> Tensor | None:
-    if isinstance(value, str):
-        if value != "zero":
-            raise InvalidValueError(
-                f"value is {value!r}, expected 'zero' or a tensor of values for every layer"
-            )
-        return None
-    if name not in value:
-        raise InvalidValueError(f"no values to put into layer {name!r}; there are {list(value)}")
-    if value[name].shape != (width,):
-        raise ShapeError(
-            f"layer {name!r}: values of shape {tuple(value[name].shape)} for {width} channels"
-        )
-    return value[name].to(indices.device)[indices]
-
-
-def _silent(raw: Any, layer: Layer, indices: Tensor, fill: Tensor | None) -> Any:
-    tensor = first_tensor(raw)
-    if tensor is None:
-        raise ShapeError(f"layer {layer.name!r} has no tensor to silence: {type(raw).__name__}")
-    axis = -1
-    if layer.window is not None:
-        axis = tensor.ndim - len(layer.window.kernel) - 1
-    if fill is None:
-        return replaced(raw, tensor.index_fill(axis, indices, 0))
-    shape = [1] * tensor.ndim
-    shape[axis] = len(indices)
-    size = list(tensor.shape)
-    size[axis] = len(indices)
-    source = fill.to(tensor.dtype).view(shape).expand(size)
-    return replaced(raw, tensor.index_copy(axis, indices, source))
