@@ -14,12 +14,14 @@ __all__ = [
     "LayerNotReachedError",
     "MergeError",
     "MissingLossError",
+    "MissingPackageError",
     "MissingTargetsError",
     "NodeLensError",
     "NonFiniteError",
     "OutputError",
     "RankError",
     "ShapeError",
+    "SharedDataWarning",
     "TooFewRowsError",
     "UnknownNameError",
     "UnknownOptionError",
@@ -110,6 +112,14 @@ class OutputError(NodeLensError, OSError):
 
 class RankError(NodeLensError, RuntimeError):
     """Another process of the same run failed or went away."""
+
+
+class MissingPackageError(NodeLensError, ImportError):
+    """A package that is wanted for this alone, and is not installed."""
+
+
+class SharedDataWarning(UserWarning):
+    """Rows to evaluate on that were also used to calibrate."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

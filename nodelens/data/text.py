@@ -16,7 +16,15 @@ from torch import Tensor
 from nodelens.data.wikitext import strip_markup
 from nodelens.errors import InvalidValueError, TooFewRowsError, UnknownNameError, nearest
 
-__all__ = ["Document", "Tokenizer", "load_text", "text_batches", "text_names", "token_blocks"]
+__all__ = [
+    "Document",
+    "Tokenizer",
+    "load_text",
+    "text_batches",
+    "text_names",
+    "token_blocks",
+    "token_ids",
+]
 
 _WHEEL = "gensim-*.whl"
 _ARTICLES = (
@@ -96,11 +104,7 @@ def token_blocks(
         raise InvalidValueError(
             f"block_size is {block_size} and count {count}, expected at least 1"
         )
-    ids: list[int] = []
-    for document in documents:
-        ids += _document_ids(document, tokenizer)
-        if count is not None and len(ids) >= count * block_size:
-            break
+    ids = token_ids(documents, tokenizer, None if count is None else count * block_size)
     blocks = len(ids) // block_size
     if blocks < (count or 1):
         raise TooFewRowsError(
@@ -111,6 +115,21 @@ def token_blocks(
     input_ids = torch.tensor(ids[: blocks * block_size], dtype=torch.int64)
     input_ids = input_ids.view(blocks, block_size)
     return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+
+
+def token_ids(
+    documents: Iterable[Document], tokenizer: Tokenizer, enough: int | None = None
+) -> list[int]:
+    """Return the tokens of the documents one after another, each closed by the end-of-text token.
+
+    Stops behind the document with which there are `enough`.
+    """
+    ids: list[int] = []
+    for document in documents:
+        ids += _document_ids(document, tokenizer)
+        if enough is not None and len(ids) >= enough:
+            break
+    return ids
 
 
 def text_batches(

@@ -30,11 +30,31 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Prediction:
-    """Summed loss `()`, how many predictions it sums, and which were right (None: no classes)."""
+    """Summed loss `()`, how many predictions it sums, and which were right (None: no classes).
+
+    `logits` are `(rows, classes, ...)` and `targets` their classes, with -100 where there is none.
+    """
 
     loss: Tensor
     terms: int
     correct: Tensor | None = None
+    logits: Tensor | None = None
+    targets: Tensor | None = None
+
+    def among_first(self, k: int) -> int | None:
+        """Return for how many predictions the target is one of the `k` most likely classes.
+
+        None without classes, or where there are not more than `k`. Of equally likely classes the
+        lower number goes first.
+        """
+        if self.logits is None or self.targets is None or self.logits.shape[1] <= k:
+            return None
+        predicted = self.targets != IGNORED
+        scores = self.logits.movedim(1, -1)[predicted]
+        own = self.targets[predicted].long().unsqueeze(-1)
+        mine, numbers = scores.gather(-1, own), torch.arange(scores.shape[-1], device=own.device)
+        before = (scores > mine).sum(-1) + ((scores == mine) & (numbers < own)).sum(-1)
+        return int((before < k).sum())
 
 
 def predict(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | None) -> Prediction:
@@ -169,4 +189,6 @@ def _classes(logits: Tensor, targets: Tensor) -> Prediction:
     scores = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     total = cross_entropy(scores, targets.long(), reduction="sum", ignore_index=IGNORED)
     correct = (logits.detach().argmax(1) == targets) & predicted
-    return Prediction(total, int(predicted.sum()), correct[predicted])
+    return Prediction(
+        total, int(predicted.sum()), correct[predicted], logits.detach(), targets.detach()
+    )

@@ -82,7 +82,10 @@ def test_channels_that_do_not_exist_are_errors(channels: Any, error: type[Except
     ("options", "message"),
     [
         ({"site": "middle"}, "site is 'middle', expected 'input' or 'output'"),
-        ({"value": "mean"}, "value is 'mean', expected 'zero' or a tensor"),
+        (
+            {"value": "meen"},
+            r"value is 'meen' \(did you mean 'mean'\?\), expected one of 'zero', 'mean'",
+        ),
         ({"value": {"plain": torch.zeros(6)}}, "no values to put into layer 'hidden'"),
         ({"value": {"hidden": torch.zeros(3)}}, r"values of shape \(3,\) for 7 channels"),
     ],
@@ -90,7 +93,7 @@ def test_channels_that_do_not_exist_are_errors(channels: Any, error: type[Except
 def test_options_that_mean_nothing_are_errors(options: dict[str, Any], message: str):
     with pytest.raises(InvalidValueError, match=message):
         evaluate(network(), batches(), {"hidden": [0]}, **options)
-    with pytest.raises(InvalidValueError, match=f"lens 'ablation', batch 0: .*{message}"):
+    with pytest.raises(InvalidValueError, match=f"lens 'ablation': .*{message}"):
         ablation(channels={"hidden": [0]}, **options)
 
 
