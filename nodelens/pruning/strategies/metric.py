@@ -1,0 +1,134 @@
+"""Any metric lens as a pruning strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nodelens.errors import InvalidValueError
+from nodelens.lens import Lens
+from nodelens.metrics import get_metric
+from nodelens.model import ModelWrapper
+from nodelens.model.layers import weight_rows
+from nodelens.pruning.masks import weight_of
+from nodelens.pruning.strategy import Strategy
+from nodelens.pruning.units import Units
+
+__all__ = ["MetricStrategy", "lens_scores"]
+
+
+class MetricStrategy(Strategy):
+    """The scores of the metric lens `metric`, with `metric_options` for it.
+
+    Negated where a high score argues against a channel (importance -1). Where it argues neither way
+    (importance 0) high scores are kept: `direction=-1` keeps low ones.
+    """
+
+    unit = "channels"
+    needs = ("inputs",)
+    options: ClassVar[Mapping[str, Any]] = {
+        "metric": "rayleigh_quotient",
+        "metric_options": None,
+        "direction": None,
+    }
+    metric: str
+    metric_options: Mapping[str, Any] | None
+    direction: int | None
+
+    def _check(self) -> None:
+        super()._check()
+        if self.direction not in (None, 1, -1):
+            raise InvalidValueError(f"direction is {self.direction!r}, expected 1 or -1")
+        self.lens = get_metric(self.metric, **(self.metric_options or {}))
+        if not self.name:
+            vars(self)["name"] = self.metric
+
+    @property
+    def sign(self) -> int:
+        """Return 1 where high scores are kept, -1 where low ones are."""
+        if self.direction is not None:
+            return self.direction
+        return -1 if self.lens.importance < 0 else 1
+
+    def score(
+        self,
+        layer: nn.Module,
+        inputs: Tensor | None = None,
+        *,
+        outputs: Tensor | None = None,
+        gradients: Tensor | None = None,
+        targets: Tensor | None = None,
+    ) -> Tensor:
+        """Return the lens's score of the channels; `gradients` are those of the site it reads."""
+        weight = weight_of(layer)
+        weights = weight if layer.__class__.__name__ != "Conv1D" else weight_rows(layer)
+        if inputs is not None and outputs is None:
+            with torch.no_grad():
+                outputs = layer(inputs)
+        found = self.lens.compute(
+            inputs=inputs, outputs=outputs, weights=weights, gradients=gradients, targets=targets
+        )
+        return self.sign * found
+
+    def _batches(self, model: ModelWrapper, batches: Iterable[Any] | None) -> Iterable[Any]:
+        if batches is None and self.lens.constants(model) is not None:
+            return []
+        return super()._batches(model, batches)
+
+    def _scores(
+        self,
+        model: ModelWrapper,
+        units: Mapping[str, Units],
+        batches: Iterable[Any],
+        **options: Any,
+    ) -> dict[str, Tensor]:
+        found = lens_scores(self.lens, model, units, batches, **options)
+        return {name: self.sign * score for name, score in found.items()}
+
+
+def lens_scores(
+    lens: Lens,
+    model: ModelWrapper,
+    units: Mapping[str, Units],
+    batches: Iterable[Any],
+    **options: Any,
+) -> dict[str, Tensor]:
+    """Return a metric lens's own scores of units, one a unit, from one pass over the batches.
+
+    An FFN's units are scored by a lens that scores what a down projection takes in; by any other,
+    with the mean of what it says of the layers that feed them.
+    """
+    read = {name: _read_at(lens, model, unit) for name, unit in units.items()}
+    before = lens.layers
+    lens.layers = sorted({layer for layers in read.values() for layer in layers})
+    try:
+        result = lens.run(model, batches, progress=False, **options)
+    finally:
+        lens.layers = before
+    values = result.scores(lens.name if lens.name in result.score_names else None)
+    return {name: _of_unit(lens, unit, read[name], values) for name, unit in units.items()}
+
+
+def _read_at(lens: Lens, model: ModelWrapper, unit: Units) -> tuple[str, ...]:
+    if unit.site == "output" or (lens.family == "scar" and lens.scores(unit.name, model)):
+        return (unit.name,)
+    return unit.feeders
+
+
+def _of_unit(
+    lens: Lens, unit: Units, read: tuple[str, ...], values: Mapping[str, Tensor]
+) -> Tensor:
+    missing = [layer for layer in read if layer not in values]
+    if missing:
+        raise InvalidValueError(f"lens {lens.name!r} gives no score of layer {missing[0]!r}")
+    parts = [values[layer] for layer in read]
+    shapes = {tuple(part.shape) for part in parts}
+    if shapes != {(unit.size,)}:
+        raise InvalidValueError(
+            f"layer {unit.name!r}: lens {lens.name!r} gives scores of shape {shapes.pop()}, "
+            f"expected one of each of {unit.size} channels"
+        )
+    return sum(parts[1:], parts[0]) / len(parts)

@@ -1,0 +1,133 @@
+"""What is pruned under a layer's name: its output channels, or an FFN's units at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nodelens.errors import InvalidValueError, ShapeError
+from nodelens.model import ModelWrapper
+from nodelens.model.layers import weight_rows
+from nodelens.model.selection import compiled, in_forward_order, select
+
+__all__ = ["Units", "prunable", "site_of", "units_of"]
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units that a layer's name stands for.
+
+    `site` is "output" for a layer's own channels and "input" for the units of an FFN at its down
+    projection, whose rows are in `feeders` (up, and gate where there is one). `cost` is how many
+    weights a unit has.
+    """
+
+    name: str
+    size: int
+    site: str = "output"
+    feeders: tuple[str, ...] = ()
+    cost: int = 1
+
+    def gathered(self, rows: Callable[[str], Tensor]) -> Tensor:
+        """Return `(size, cost)`: all weights of each unit, `rows(layer)` being `(channels, width)`.
+
+        Of an FFN's unit these are its rows in the feeders and its column in the down projection.
+        """
+        own = rows(self.name)
+        if self.site == "output":
+            return own
+        return torch.cat([*(rows(feeder) for feeder in self.feeders), own.T], dim=1)
+
+
+def prunable(
+    model: ModelWrapper,
+    layers: Sequence[str] | str | None = None,
+    pattern: str | None = None,
+    *,
+    weights: bool = False,
+) -> dict[str, Units]:
+    """Return the units of the layers chosen, in forward order.
+
+    Unless they are named: not the output layer, whose channels are the answer; not the layers of
+    attention, pruned by whole key-value groups; not what feeds an FFN, whose units stand under the
+    down projection. Norms and embeddings never. FFNs are known once a pass was seen. Where single
+    `weights` are pruned, every layer but the output layer is meant, each with its own rows.
+    """
+    every = _reached(model)
+    if layers is None and pattern is None:
+        chosen = every[:-1] if weights else _default(model, every)
+    else:
+        layers = [layers] if isinstance(layers, str) else layers
+        chosen = select(every, compiled(pattern), layers)
+    if not chosen:
+        raise InvalidValueError(
+            "the model has no layer to prune but its output layer: name it in layers="
+        )
+    if weights:
+        return {name: _rows(model, name) for name in chosen}
+    return {name: units_of(model, name) for name in chosen}
+
+
+def units_of(model: ModelWrapper, name: str) -> Units:
+    """Return what a layer's name stands for, as far as passes have shown."""
+    layer, route = model.layers[name], model.known_route()
+    if route is not None and name in route.down_projections:
+        feeders = _feeders(model, name)
+        if feeders:
+            cost = len(feeders) * layer.channels + layer.channels
+            return Units(name, layer.inputs, "input", feeders, cost)
+    return _rows(model, name)
+
+
+def site_of(model: ModelWrapper, name: str, size: int) -> str:
+    """Return where a layer's mask of `size` entries applies; ShapeError when it fits neither."""
+    layer, units = model.layers[name], units_of(model, name)
+    if size == units.size:
+        return units.site
+    if size == layer.channels:
+        return "output"
+    raise ShapeError(
+        f"layer {name!r}: {size} entries, expected {units.size} "
+        f"({'units of the FFN' if units.site == 'input' else 'output channels'})"
+    )
+
+
+def _reached(model: ModelWrapper) -> list[str]:
+    route = model.known_route()
+    if route is None:
+        return list(model.layers)
+    return in_forward_order(model, route, [name for name in model.layers if route.reached(name)])
+
+
+def _rows(model: ModelWrapper, name: str) -> Units:
+    layer = model.layers[name]
+    return Units(name, layer.channels, "output", (), layer.width)
+
+
+def _default(model: ModelWrapper, every: list[str]) -> list[str]:
+    route = model.known_route()
+    downs = [] if route is None else route.down_projections
+    fed = {feeder for name in downs for feeder in _feeders(model, name)}
+    attention = {_parent(name) for name, layer in model.layers.items() if layer.heads}
+    left = [name for name in every[:-1] if _parent(name) not in attention and name not in fed]
+    return [*left, every[-1]] if every and every[-1] in downs and every[-1] not in left else left
+
+
+def _feeders(model: ModelWrapper, down: str) -> tuple[str, ...]:
+    """The layers that give an FFN's units: called before its end, and each as wide as it takes."""
+    route = model.known_route()
+    assert route is not None
+    width = weight_rows(model.torch_module(down)).shape[1]
+    before = sorted((n for n in model.layers if route.reached(n)), key=route.order)
+    before = before[: before.index(down)][-2:]
+    inputs = model.layers[down].channels
+    return tuple(
+        n for n in before if model.layers[n].channels == width and model.layers[n].inputs == inputs
+    )
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
