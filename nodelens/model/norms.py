@@ -35,11 +35,11 @@ def normed(x: Tensor, module: nn.Module) -> Tensor:
     if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
         return x
     mean, variance = norm.running_mean, norm.running_var
-    kept = (None if t is None else t.to(x.dtype) for t in (norm.weight, norm.bias))
+    kept = [None if t is None else t.detach().to(x.dtype) for t in (norm.weight, norm.bias)]
     if mean is None or variance is None:
-        return batch_norm(x, None, None, *kept, True, 0.0, norm.eps)
+        return batch_norm(x, None, None, kept[0], kept[1], training=True, eps=norm.eps)
     mean, variance = mean.to(x.dtype), variance.to(x.dtype)
-    return batch_norm(x, mean, variance, *kept, False, 0.0, norm.eps)
+    return batch_norm(x, mean, variance, kept[0], kept[1], training=False, eps=norm.eps)
 
 
 def norm_scale(layer: Layer, module: nn.Module) -> Tensor:

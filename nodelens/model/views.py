@@ -132,6 +132,7 @@ VIEWS: dict[str, View] = {
     "change": _change,
 }
 """rows: samples, tokens or pixels. maps: untouched, for statistics that know the window.
-feature_maps: behind the norm that follows, and a ReLU. positions: samples, a channel at a position being a channel. pooled: samples, averaged over space.
-patches: a convolution's windows unfolded. tap_sum, pooled_tap_sum: through the summed kernel.
-change: through the change of the weights since the reference."""
+feature_maps: behind the norm that follows, and a ReLU. positions: samples, a channel at a position
+being a channel. pooled: samples, averaged over space. patches: a convolution's windows unfolded.
+tap_sum, pooled_tap_sum: through the summed kernel. change: through the change of the weights since
+the reference."""

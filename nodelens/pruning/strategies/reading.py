@@ -52,7 +52,7 @@ class _Readings(MetricLens):
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         raise NotImplementedError
 
-    def named(self, found: Mapping[str, Any]) -> dict[str, Named]:
+    def by_name(self, found: Mapping[str, Any]) -> dict[str, Named]:
         return {name: self._named(found[name]) for name in self.wanted_reads}
 
 
@@ -65,7 +65,7 @@ def measure(
     """
     lens = _Readings(wanted)
     aggregator = lens.measure(model, batches, **{"progress": False, **options})
-    return lens.named(aggregator.statistics)
+    return lens.by_name(aggregator.statistics)
 
 
 def measure_alone(
@@ -177,7 +177,11 @@ class OfStatistics(Strategy):
         return names
 
     def _scores(
-        self, model: ModelWrapper, units: Mapping[str, Units], batches: Iterable[Any], **options: Any
+        self,
+        model: ModelWrapper,
+        units: Mapping[str, Units],
+        batches: Iterable[Any],
+        **options: Any,
     ) -> dict[str, Tensor]:
         for name in units:
             if not self.covers(located(model, name)):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from nodelens.errors import InvalidValueError
+from nodelens.metrics import formulas
 from nodelens.model.layers import Layer
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategies.reading import OfWeightStatistics, per_weight
@@ -47,10 +47,11 @@ def relative_importance(rows: Tensor) -> Tensor:
 
     Takes `(..., channels, width)`. A row or column of zeros gives 0.
 
+    >>> import torch
     >>> relative_importance(torch.tensor([[1.0, 3.0], [1.0, 0.0]]))
     tensor([[0.7500, 1.7500],
             [1.5000, 0.0000]])
     """
     size = rows.abs()
-    parts = [size / size.sum(axis, keepdim=True) for axis in (-1, -2)]
-    return torch.nan_to_num(parts[0]) + torch.nan_to_num(parts[1])
+    of_row, of_column = (size.sum(axis, keepdim=True) for axis in (-1, -2))
+    return formulas.ratio(size, of_row) + formulas.ratio(size, of_column)
