@@ -6,11 +6,12 @@ import weakref
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 
 from nodelens.errors import InvalidValueError
 from nodelens.model.layers import Layer
 
-__all__ = ["norm_scale", "note_norm"]
+__all__ = ["norm_scale", "normed", "note_norm"]
 
 _AFTER: WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = WeakKeyDictionary()
 
@@ -22,6 +23,23 @@ def note_norm(module: nn.Module, norm: nn.Module, layer: Layer) -> bool:
         return False
     _AFTER[module] = weakref.ref(norm)
     return True
+
+
+def normed(x: Tensor, module: nn.Module) -> Tensor:
+    """Return maps as the BatchNorm behind a layer leaves them; as they are where none is known.
+
+    With the running mean and variance of the norm, whatever mode the model is in; a norm without
+    them uses those of the batch, as it always does.
+    """
+    norm = _AFTER[module]() if module in _AFTER else None
+    if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        return x
+    mean, variance = norm.running_mean, norm.running_var
+    kept = [None if t is None else t.detach().to(x.dtype) for t in (norm.weight, norm.bias)]
+    if mean is None or variance is None:
+        return batch_norm(x, None, None, kept[0], kept[1], training=True, eps=norm.eps)
+    mean, variance = mean.to(x.dtype), variance.to(x.dtype)
+    return batch_norm(x, mean, variance, kept[0], kept[1], training=False, eps=norm.eps)
 
 
 def norm_scale(layer: Layer, module: nn.Module) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from nodelens.errors import InvalidValueError, MissingTargetsError, ShapeError, nearest
 from nodelens.model.layers import Layer, is_transposed_linear, weight_rows
-from nodelens.model.norms import norm_scale
+from nodelens.model.norms import norm_scale, normed
 
 __all__ = ["VIEWS", "look", "viewed_weights"]
 
@@ -31,6 +31,11 @@ def _rows(x: Tensor, *_: object) -> Tensor:
 
 def _maps(x: Tensor, *_: object) -> Tensor:
     return x
+
+
+def _feature_maps(x: Tensor, layer: Layer, module: nn.Module, _: object = None) -> Tensor:
+    """What the next layer is shown: behind the BatchNorm that follows, if any, and a ReLU."""
+    return normed(x, module).relu()
 
 
 def _positions(x: Tensor, *_: object) -> Tensor:
@@ -118,6 +123,7 @@ def viewed_weights(view: str, layer: Layer, module: nn.Module, reference: Tensor
 VIEWS: dict[str, View] = {
     "rows": _rows,
     "maps": _maps,
+    "feature_maps": _feature_maps,
     "positions": _positions,
     "pooled": _pooled,
     "patches": _patches,
@@ -126,6 +132,7 @@ VIEWS: dict[str, View] = {
     "change": _change,
 }
 """rows: samples, tokens or pixels. maps: untouched, for statistics that know the window.
-positions: samples, a channel at a position being a channel. pooled: samples, averaged over space.
-patches: a convolution's windows unfolded. tap_sum, pooled_tap_sum: through the summed kernel.
-change: through the change of the weights since the reference."""
+feature_maps: behind the norm that follows, and a ReLU. positions: samples, a channel at a position
+being a channel. pooled: samples, averaged over space. patches: a convolution's windows unfolded.
+tap_sum, pooled_tap_sum: through the summed kernel. change: through the change of the weights since
+the reference."""

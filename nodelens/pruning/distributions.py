@@ -74,6 +74,7 @@ def get_distribution(name: str) -> tuple[Distribution, tuple[str, ...]]:
 
 def list_distributions() -> list[str]:
     """Return the names of all distributions, sorted."""
-    import nodelens.pruning.shares  # noqa: F401 (registers them)
+    import nodelens.pruning.shares
+    import nodelens.pruning.strategies  # noqa: F401 (these two register them)
 
     return sorted(_DISTRIBUTIONS)

@@ -9,6 +9,7 @@ from nodelens.statistics.comoments import (
     GroupCoMoments,
     LabelledCoMoments,
 )
+from nodelens.statistics.feature_maps import ChannelIndependence, MapRanks
 from nodelens.statistics.gradients import ActivationGradient, WeightFisher, WeightUpdates
 from nodelens.statistics.joint import JointCounts
 from nodelens.statistics.layers import CrossLayerMoments
@@ -26,6 +27,7 @@ from nodelens.statistics.window import Window
 __all__ = [
     "AbsoluteMean",
     "ActivationGradient",
+    "ChannelIndependence",
     "ClassCoMoments",
     "ClassCrossMoments",
     "ClassMoments",
@@ -39,6 +41,7 @@ __all__ = [
     "Histogram",
     "JointCounts",
     "LabelledCoMoments",
+    "MapRanks",
     "Mean",
     "Moments",
     "NearZero",

@@ -15,6 +15,7 @@ from nodelens import Lens
 from nodelens.model.layers import describe
 from nodelens.statistics import (
     ActivationGradient,
+    ChannelIndependence,
     ClassCrossMoments,
     ClassPatchMoments,
     CoMoments,
@@ -23,6 +24,7 @@ from nodelens.statistics import (
     GroupCoMoments,
     Histogram,
     JointCounts,
+    MapRanks,
     Moments,
     NearZero,
     PartnerMoments,
@@ -57,6 +59,8 @@ LAYOUTS: dict[type[Statistic], list[str]] = {
     PatchMoments: ["rows", "windows"],
     ClassPatchMoments: ["rows", "windows"],
     PositionMoments: ["images"],
+    MapRanks: ["images"],
+    ChannelIndependence: ["images"],
     WeightFisher: ["rows", "windows"],
     WeightUpdates: ["rows", "windows"],
 }
