@@ -20,6 +20,7 @@ __all__ = [
     "OutputError",
     "RankError",
     "ShapeError",
+    "SurgeryError",
     "TooFewRowsError",
     "UnknownNameError",
     "UnknownOptionError",
@@ -94,6 +95,10 @@ class MissingTargetsError(InvalidValueError):
 
 class MissingLossError(InvalidValueError):
     """A score needs a loss and none is given or can be chosen."""
+
+
+class SurgeryError(InvalidValueError):
+    """Channels that cannot be cut out of a model without changing what else it computes."""
 
 
 class ConfigError(InvalidValueError):
