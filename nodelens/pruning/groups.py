@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +69,7 @@ class Graph:
         for p in model.parameters():
             p.requires_grad_(p.is_floating_point())
         try:
-            with alone(), _gradients(), torch.random.fork_rng(devices=[]):
+            with alone(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
                 self._graph.build_dependency(
                     model,
                     example_inputs=None,
@@ -216,10 +215,3 @@ def transposed_linear_pruner(model: nn.Module) -> dict[type[nn.Module], Any]:
 def _kept(width: int, removed: Iterable[int]) -> list[int]:
     gone = set(removed)
     return [i for i in range(width) if i not in gone]
-
-
-@contextmanager
-def _gradients() -> Iterator[None]:
-    """Autograd on, also within the caller's `no_grad` or inference mode."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield

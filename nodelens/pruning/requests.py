@@ -67,6 +67,12 @@ def _read(
     if layer.heads:
         return _heads(layer, mask)
     kind = "units" if name in route.down_projections else "channels"
+    feeds_ffn = route.followers.get(name) in route.down_projections
+    if attention and kind == "channels" and not feeds_ffn:
+        raise IncompatibleModelError(
+            f"layer {name!r}: of a model with attention only units of FFNs and key-value groups "
+            "can be removed, and this layer makes neither"
+        )
     width, of = (layer.inputs, "units") if kind == "units" else (layer.channels, "channels")
     if mask.shape != (width,):
         raise ShapeError(
@@ -81,8 +87,9 @@ def _known_layer(wrapper: ModelWrapper, name: str) -> Layer:
         return wrapper.layers[name]
     modules = dict(wrapper.module.named_modules())
     parameters = dict(wrapper.module.named_parameters())
-    own = modules[name].parameters(recurse=False) if name in modules else ()
-    if any(p.ndim == 3 for p in (*own, *filter(None, [parameters.get(name)]))):
+    own = list(modules[name].parameters(recurse=False)) if name in modules else []
+    own += [parameters[name]] if name in parameters else []
+    if any(p.ndim == 3 for p in own):
         raise IncompatibleModelError(
             f"{name!r} holds the weights of all experts in one tensor of three axes; fused experts "
             "cannot be shrunk"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from nodelens.data import Batch
 from nodelens.errors import InvalidValueError, SurgeryError
-from nodelens.interventions import silenced_outputs, silencing
 from nodelens.model import ModelWrapper, wrap
 from nodelens.model.copying import independent_copy
 from nodelens.model.layers import describe, named
-from nodelens.model.session import untouched
+from nodelens.pruning.comparing import compared
 from nodelens.pruning.configuration import configured, has_configuration
 from nodelens.pruning.groups import Cuts, Graph, agreed
 from nodelens.pruning.heads import head_cuts, recount_heads
@@ -31,8 +30,6 @@ from nodelens.pruning.shrunk_report import (
 from nodelens.pruning.surgery import narrow, silence_weights
 
 __all__ = ["Shrunk", "shrink"]
-
-_CANNOT_RUN = (AssertionError, IndexError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -88,35 +85,79 @@ def shrink(
     Raises SurgeryError (a ValueError) where the result would compute something else, and the other
     errors of `read_masks`; the given model is untouched in any case.
     """
-    wrapper = wrap(model)
     _check_options(round_to, tolerance, rounds)
+    wrapper = wrap(model)
     check_loaded(wrapper.module)
-    batch = wrapper.prepare_batch(example_inputs)
-    requests = read_masks(wrapper, wrapper.route(batch), masks)
+    # The graph is traced by autograd, which tensors made in inference mode cannot take part in.
+    with torch.inference_mode(False):
+        batch = _ordinary(wrapper.prepare_batch(example_inputs))
+        requests = read_masks(wrapper, wrapper.route(batch), masks)
+        small, plan, pretrained = _operated(wrapper, batch, requests, round_to, uniform)
+        apart = compared(wrapper, batch, small, plan.silent, plan.cuts.names, tolerance)
+        report = _reported(wrapper, batch, small, plan, rounds, (*apart, pretrained))
+    return Shrunk(
+        small,
+        report,
+        _kept(wrapper, plan.cuts.outputs, "channels"),
+        _kept(wrapper, plan.cuts.inputs, "inputs"),
+        _resized(wrapper.module, small),
+    )
+
+
+def _ordinary(batch: Batch) -> Batch:
+    def copied(value: Any) -> Any:
+        inference = isinstance(value, Tensor) and value.is_inference()
+        return value.clone() if inference else value
+
+    kwargs = {name: copied(value) for name, value in batch.kwargs.items()}
+    return replace(batch, args=tuple(copied(value) for value in batch.args), kwargs=kwargs)
+
+
+def _operated(
+    wrapper: ModelWrapper,
+    batch: Batch,
+    requests: Mapping[str, Request],
+    round_to: int,
+    uniform: bool,
+) -> tuple[nn.Module, _Plan, bool]:
+    """Return the smaller model, what was done, and whether its configuration says it all."""
     small = independent_copy(wrapper.module)
     flags = {name: p.requires_grad for name, p in small.named_parameters()}
-    training = {name: m.training for name, m in small.named_modules()}
-    rounding = round_to if has_configuration(small) else 1
-    plan = _plan(wrapper, batch, small, requests, rounding)
+    training = [m.training for m in small.modules()]
+    described_by_config = has_configuration(small)
+    plan = _plan(wrapper, batch, small, requests, round_to if described_by_config else 1)
     _check_plan(wrapper, small, plan)
     silence_weights(small, plan.zeros)
     narrow(small, plan.cuts)
     heads = {name: r for name, r in requests.items() if r.kind == "heads"}
     for request in heads.values():
         recount_heads(small, wrapper.layers, request)
-    pretrained = has_configuration(small) and configured(
-        small, wrapper.layers, wrapper.route(batch).down_projections, heads, uniform=uniform
+    downs = wrapper.route(batch).down_projections
+    pretrained = described_by_config and configured(
+        small, wrapper.layers, downs, heads, uniform=uniform
     )
     for name, p in small.named_parameters():
         p.requires_grad_(flags[name])
-    for name, m in small.named_modules():
-        m.training = training[name]
-    difference, tolerance = _compared(wrapper, batch, small, plan, tolerance)
-    report = ShrinkReport(
-        Change(parameters_of(wrapper.module), parameters_of(small)),
-        Change(bytes_of(wrapper.module), bytes_of(small)),
-        Change(macs_of(wrapper.module, batch), macs_of(small, batch)),
-        latencies((wrapper.module, small), batch, rounds),
+    for m, flag in zip(small.modules(), training, strict=True):
+        m.training = flag
+    return small, plan, pretrained
+
+
+def _reported(
+    wrapper: ModelWrapper,
+    batch: Batch,
+    small: nn.Module,
+    plan: _Plan,
+    rounds: int,
+    found: tuple[float, float, bool],
+) -> ShrinkReport:
+    both = (wrapper.module, small)
+    difference, tolerance, pretrained = found
+    return ShrinkReport(
+        Change(*map(parameters_of, both)),
+        Change(*map(bytes_of, both)),
+        Change(*(macs_of(model, batch) for model in both)),
+        latencies(both, batch, rounds),
         difference,
         tolerance,
         _widths(wrapper, small, "channels"),
@@ -124,13 +165,6 @@ def shrink(
         plan.along,
         plan.padded,
         pretrained,
-    )
-    return Shrunk(
-        small,
-        report,
-        _kept(wrapper, plan.cuts.outputs, "channels"),
-        _kept(wrapper, plan.cuts.inputs, "inputs"),
-        _resized(wrapper.module, small),
     )
 
 
@@ -142,7 +176,9 @@ def _plan(
     rounding: int,
 ) -> _Plan:
     downs = set(wrapper.route(batch).down_projections)
-    heads = {name: head_cuts(wrapper.layers, r) for name, r in requests.items() if r.kind == "heads"}
+    heads = {
+        name: head_cuts(wrapper.layers, r) for name, r in requests.items() if r.kind == "heads"
+    }
     others = {name: r for name, r in requests.items() if r.kind != "heads"}
     graph = Graph(small, batch) if others else None
     groups = {name: graph.cuts(r) for name, r in others.items()} if graph else {}
@@ -204,72 +240,6 @@ def _check_plan(wrapper: ModelWrapper, small: nn.Module, plan: _Plan) -> None:
                 )
 
 
-def _compared(
-    wrapper: ModelWrapper, batch: Batch, small: nn.Module, plan: _Plan, tolerance: float | None
-) -> tuple[float, float]:
-    """Return the largest difference from the masked model, and the largest that is allowed."""
-    wanted = _answers(_masked(wrapper, batch, plan.silent))
-    try:
-        with torch.inference_mode(False), untouched(small):
-            found = _answers(small(*batch.args, **batch.kwargs))
-    except _CANNOT_RUN as failure:
-        raise SurgeryError(
-            f"the smaller {type(small).__name__} cannot run ({failure}): it counts these channels "
-            f"elsewhere; nothing was changed. Cut were {_listed(plan.cuts.names)}"
-        ) from failure
-    if tolerance is None:
-        tolerance = max((torch.finfo(t.dtype).eps ** 0.5 for t in wanted), default=0.0)
-    difference = _difference(found, wanted)
-    if not difference <= tolerance:
-        raise SurgeryError(
-            f"the smaller model's output differs from the masked one's by {difference:.1e} of the "
-            f"largest output, allowed are {tolerance:.1e}: a silent channel still has an effect "
-            "here, as through a norm over channels, or an activation that is not zero at zero; "
-            f"nothing was changed. Cut were {_listed(plan.cuts.names)}"
-        )
-    return difference, tolerance
-
-
-def _masked(wrapper: ModelWrapper, batch: Batch, silent: Cuts) -> Any:
-    outputs = {name: sorted(numbers) for name, numbers in silent.outputs.items()}
-    inputs = {name: sorted(numbers) for name, numbers in silent.inputs.items()}
-    if not (outputs and inputs):
-        site = "input" if inputs else "output"
-        return silenced_outputs(wrapper, batch, inputs or outputs, site=site)
-    route = wrapper.route(batch)
-    bodies = [
-        silencing(wrapper, route, channels, site=site)
-        for channels, site in ((inputs, "input"), (outputs, "output"))
-    ]
-    return wrapper.trace(batch, bodies, watched=[*inputs, *outputs])[-1]
-
-
-def _answers(outputs: Any) -> list[Tensor]:
-    """The logits of a model that has such, else all of its floating point outputs."""
-    from torch.utils._pytree import tree_leaves
-
-    logits = getattr(outputs, "logits", None)
-    leaves = [logits] if isinstance(logits, Tensor) else tree_leaves(outputs)
-    return [t.detach() for t in leaves if isinstance(t, Tensor) and t.is_floating_point()]
-
-
-def _difference(found: list[Tensor], wanted: list[Tensor]) -> float:
-    shapes = [tuple(t.shape) for t in found], [tuple(t.shape) for t in wanted]
-    if shapes[0] != shapes[1]:
-        raise SurgeryError(
-            f"the smaller model's outputs have shapes {shapes[0]}, the model's {shapes[1]}: these "
-            "channels are its output, which has to stay whole"
-        )
-    largest = 0.0
-    for mine, its in zip(found, wanted, strict=True):
-        apart, scale = (mine.double() - its.double()).abs(), its.double().abs()
-        if not bool(torch.isfinite(apart).all()):
-            return float("nan")
-        if mine.numel() and float(apart.max()):
-            largest = max(largest, float(apart.max() / scale.max().clamp(min=1e-300)))
-    return largest
-
-
 def _widths(wrapper: ModelWrapper, small: nn.Module, side: str) -> dict[str, tuple[int, int]]:
     modules, found = named(small), {}
     for name, layer in wrapper.layers.items():
@@ -308,10 +278,6 @@ def _is_width(value: Any) -> bool:
     if isinstance(value, tuple):
         return bool(value) and all(_is_width(v) for v in value)
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, sorted(names)[:12]))
 
 
 def _check_options(round_to: int, tolerance: float | None, rounds: int) -> None:

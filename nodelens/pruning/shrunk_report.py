@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -86,7 +85,7 @@ def macs_of(model: nn.Module, batch: Batch) -> int:
     """Return the multiply-accumulates of a pass, as torch counts its matrix products."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with _passes(model), FlopCounterMode(display=False) as counter:
+    with untouched(model), FlopCounterMode(display=False) as counter:
         model(*batch.args, **batch.kwargs)
     return counter.get_total_flops() // 2
 
@@ -99,7 +98,7 @@ def latencies(models: tuple[nn.Module, nn.Module], batch: Batch, rounds: int) ->
     seconds: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 1):
         for model, taken in zip(models, seconds, strict=True):
-            with _passes(model):
+            with untouched(model):
                 start = time.perf_counter()
                 model(*batch.args, **batch.kwargs)
                 _finish()
@@ -111,9 +110,3 @@ def latencies(models: tuple[nn.Module, nn.Module], batch: Batch, rounds: int) ->
 def _finish() -> None:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
-
-
-@contextmanager
-def _passes(model: nn.Module) -> Iterator[None]:
-    with torch.inference_mode(False), untouched(model):
-        yield

@@ -21,7 +21,7 @@ def narrow(model: nn.Module, cuts: Cuts) -> None:
     Raises SurgeryError for a grouped convolution whose groups would not be equally wide.
     """
     modules = named(model)
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.no_grad():
         for name in sorted(cuts.names):
             outputs, inputs = cuts.outputs.get(name, set()), cuts.inputs.get(name, set())
             _narrow(model, name, modules[name], outputs, inputs)
@@ -30,7 +30,7 @@ def narrow(model: nn.Module, cuts: Cuts) -> None:
 def silence_weights(model: nn.Module, cuts: Cuts) -> None:
     """Set the weights and biases of the channels of `cuts` to zero, in place."""
     modules = named(model)
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.no_grad():
         for name, numbers in cuts.outputs.items():
             weight_rows(modules[name])[sorted(numbers)] = 0
             bias = getattr(modules[name], "bias", None)
@@ -57,7 +57,7 @@ def _narrow(
 def _is_grouped(module: nn.Module) -> bool:
     # torch-pruning narrows depthwise convolutions well, but takes the first inputs of others.
     convolution = isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
-    return bool(convolution and 1 < module.groups and module.groups != module.out_channels)
+    return bool(convolution and module.groups > 1 and module.groups != module.out_channels)
 
 
 def _pruner(model: nn.Module, module: nn.Module) -> Any:
@@ -82,9 +82,7 @@ def _narrow_grouped(
             f"layer {name!r}: a group of it loses all outputs and keeps inputs; remove these too"
         )
     wide = module.out_channels // module.groups
-    parts = [
-        module.weight[[g * wide + i for i in made[g]]][:, taken[g]] for g in left
-    ]
+    parts = [module.weight[[g * wide + i for i in made[g]]][:, taken[g]] for g in left]
     rows = [g * wide + i for g in left for i in made[g]]
     module.weight = nn.Parameter(torch.cat(parts))
     if module.bias is not None:
