@@ -22,6 +22,7 @@ __all__ = [
     "RankError",
     "ShapeError",
     "SharedDataWarning",
+    "SurgeryError",
     "TooFewRowsError",
     "UnknownNameError",
     "UnknownOptionError",
@@ -96,6 +97,10 @@ class MissingTargetsError(InvalidValueError):
 
 class MissingLossError(InvalidValueError):
     """A score needs a loss and none is given or can be chosen."""
+
+
+class SurgeryError(InvalidValueError):
+    """Channels that cannot be cut out of a model without changing what else it computes."""
 
 
 class ConfigError(InvalidValueError):

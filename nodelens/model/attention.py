@@ -7,14 +7,14 @@ since heads are laid side by side in one tensor.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from nodelens.model.layers import Layer
 
-__all__ = ["functional_projections", "with_heads"]
+__all__ = ["AttentionParts", "attention_parts", "functional_projections", "with_heads"]
 
 _FUSED = frozenset({
     "qkv", "qkv_proj", "to_qkv", "wqkv", "w_qkv", "query_key_value", "c_attn", "attn_qkv",
@@ -26,6 +26,10 @@ _QUERIES = frozenset({
 _KEYS = frozenset({
     "k_proj", "key", "k", "to_k", "k_lin", "k_linear", "wk", "w_k", "linear_k", "key_proj",
     "keys",
+})  # fmt: skip
+_VALUES = frozenset({
+    "v_proj", "value", "v", "to_v", "v_lin", "v_linear", "wv", "w_v", "linear_v", "value_proj",
+    "values",
 })  # fmt: skip
 _OUTPUTS = frozenset({
     "o_proj", "out_proj", "c_proj", "dense", "wo", "w_o", "o", "out", "proj", "projection",
@@ -60,6 +64,41 @@ def with_heads(
             shared = _key_value_heads(parts, layer.inputs // heads, heads)
             found[layer.name] = replace(layer, heads=heads, key_value_heads=shared)
     return found
+
+
+@dataclass(frozen=True)
+class AttentionParts:
+    """The linear layers of one attention, by name: three, or one fused for queries, keys, values.
+
+    `module` holds them.
+    """
+
+    module: str
+    queries: str = ""
+    keys: str = ""
+    values: str = ""
+    fused: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the layers there are."""
+        return [name for name in (self.queries, self.keys, self.values, self.fused) if name]
+
+
+def attention_parts(layers: Mapping[str, Layer], output: str) -> AttentionParts | None:
+    """Return what makes queries, keys and values for the output projection `output`, or None."""
+    inside, parent = _by_parent(layers), _parent(output)
+    above = _parent(parent)
+    for scope in (parent, above, _join(above, "self")):
+        here = inside.get(scope, {})
+        kinds = {"queries": _QUERIES, "keys": _KEYS, "values": _VALUES}
+        found = {kind: [here[n].name for n in here if n in known] for kind, known in kinds.items()}
+        if all(len(names) == 1 for names in found.values()):
+            return AttentionParts(scope, **{kind: names[0] for kind, names in found.items()})
+        fused = [layer.name for leaf, layer in here.items() if leaf in _FUSED]
+        if len(fused) == 1:
+            return AttentionParts(scope, fused=fused[0])
+    return None
 
 
 def functional_projections(modules: Mapping[str, nn.Module]) -> list[str]:

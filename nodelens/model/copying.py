@@ -1,0 +1,32 @@
+"""A copy of a model that shares nothing with it and knows nothing of tracing."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from nodelens.model.session import alone
+
+__all__ = ["independent_copy"]
+
+
+def independent_copy(module: nn.Module) -> nn.Module:
+    """Return a deep copy of a model without what tracing keeps on the original's modules.
+
+    nnsight puts a `forward` of its own on every module; copied, it would run the original's.
+    """
+    with alone():
+        tracing = {id(value): value for m in module.modules() for value in _tracing(m).values()}
+        copied = copy.deepcopy(module, tracing)
+    for m in copied.modules():
+        for name in _tracing(m):
+            del vars(m)[name]
+    return copied
+
+
+def _tracing(module: nn.Module) -> dict[str, Any]:
+    """What nnsight keeps on a module, told by its home so that nnsight need not be imported."""
+    own = vars(module).items()
+    return {name: v for name, v in own if type(v).__module__.partition(".")[0] == "nnsight"}
