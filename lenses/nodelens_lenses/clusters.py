@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ class MetricSpaceClusters(_Clusters):
         "one cluster. A layer with fewer distinct channels than clusters has fewer types, one "
         "whose channels are all alike is background, and both have a p-value of 1."
     )
-    exempt = {"half_precision": "types are labels, which rounding to 8 bits may change"}  # noqa: RUF012
+    exempt: ClassVar = {"half_precision": "types are labels, which rounding to 8 bits may change"}
 
     def __init__(
         self,

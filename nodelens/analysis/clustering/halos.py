@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nodelens.analysis.arrays import Array, Integers, array, channel_scores, indices
@@ -149,7 +150,7 @@ class CrossLayerHaloAnalysis:
         return {name: _compared(values, halo) for name, values in numbers.items()}
 
 
-def _compared(values: Array, halo: Array) -> Contrast:
+def _compared(values: Array, halo: NDArray[np.bool_]) -> Contrast:
     """The mean of values over each halo: the first is the observed one."""
     sizes = halo.sum(0)
     means = np.divide((values * halo).sum(0), sizes, out=np.zeros(halo.shape[1]), where=sizes > 0)
