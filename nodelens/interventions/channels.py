@@ -23,6 +23,7 @@ __all__ = [
     "Channels",
     "Condition",
     "Part",
+    "Site",
     "Value",
     "as_condition",
     "channel_indices",
@@ -34,6 +35,8 @@ __all__ = [
 Channels = Mapping[str, Any]
 """`{layer: numbers, or a bool mask with True to silence}`."""
 Value = str | Mapping[str, Tensor]
+Site = str | Mapping[str, str]
+"""Where channels are silenced, "input" or "output"; or of each layer that is not at its output."""
 
 VALUES = ("zero", "mean", "resample")
 
@@ -49,7 +52,7 @@ class Condition:
     channels: Channels = field(default_factory=dict)
     heads: Channels = field(default_factory=dict)
     value: Value = "zero"
-    site: str = "output"
+    site: Site = "output"
     seed: int = 0
 
     def __bool__(self) -> bool:
@@ -59,6 +62,10 @@ class Condition:
     def layers(self) -> list[str]:
         """Return the names of the layers that are silenced in part."""
         return list(dict.fromkeys([*self.channels, *self.heads]))
+
+    def site_of(self, layer: str) -> str:
+        """Return where a layer's channels are silenced, "input" or "output"."""
+        return self.site if isinstance(self.site, str) else self.site.get(layer, "output")
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def as_condition(
     *,
     heads: Channels | None = None,
     value: Value = "zero",
-    site: str = "output",
+    site: Site = "output",
     seed: int = 0,
 ) -> Condition:
     """Return the condition that the arguments make; one that is made already stays as it is."""
@@ -93,10 +100,10 @@ def parts_of(wrapper: ModelWrapper, condition: Condition) -> list[Part]:
     _check(condition)
     found: dict[str, Part] = {}
     for name in known_layers(wrapper, condition.channels):
-        layer = wrapper.layers[name]
-        width = layer.channels if condition.site == "output" else layer.inputs
+        layer, site = wrapper.layers[name], condition.site_of(name)
+        width = layer.channels if site == "output" else layer.inputs
         indices = channel_indices(condition.channels[name], width, name)
-        found[name] = Part(layer, condition.site, indices)
+        found[name] = Part(layer, site, indices)
     for name in known_layers(wrapper, condition.heads):
         indices = head_indices(condition.heads[name], wrapper.layers[name], wrapper)
         if (known := found.get(name)) is not None:
@@ -163,9 +170,10 @@ def head_indices(chosen: Sequence[int] | Tensor, layer: Layer, wrapper: ModelWra
 
 
 def _check(condition: Condition) -> None:
-    site, value = condition.site, condition.value
-    if site not in ("input", "output"):
-        raise InvalidValueError(f"site is {site!r}, expected 'input' or 'output'")
+    value = condition.value
+    for site in {condition.site_of(name) for name in [*condition.channels, ""]}:
+        if site not in ("input", "output"):
+            raise InvalidValueError(f"site is {site!r}, expected 'input' or 'output'")
     if isinstance(value, str) and value not in VALUES:
         raise InvalidValueError(
             f"value is {value!r}{nearest(value, VALUES)}, expected one of "

@@ -12,7 +12,7 @@ import torch
 from nodelens.data import Batch
 from nodelens.data.disjoint import Fingerprint, Meeting
 from nodelens.errors import InvalidValueError
-from nodelens.interventions.channels import Channels, Condition, Value, as_condition
+from nodelens.interventions.channels import Channels, Condition, Site, Value, as_condition
 from nodelens.interventions.silence import numbered, silenced_outputs
 from nodelens.model.loss import Prediction, is_causal, predict
 from nodelens.model.wrapper import ModelWrapper, wrap
@@ -56,7 +56,7 @@ def evaluate(
     *,
     heads: Channels | None = None,
     value: Value = "zero",
-    site: str = "output",
+    site: Site = "output",
     seed: int = 0,
     loss: Any = None,
     calibration: Any = None,
@@ -80,7 +80,7 @@ def evaluate_conditions(
     conditions: Mapping[str, Channels | Condition],
     *,
     value: Value = "zero",
-    site: str = "output",
+    site: Site = "output",
     seed: int = 0,
     loss: Any = None,
     calibration: Any = None,

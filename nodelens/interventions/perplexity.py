@@ -16,6 +16,7 @@ from nodelens.errors import InvalidValueError, ShapeError, TooFewRowsError
 from nodelens.interventions.channels import (
     Channels,
     Condition,
+    Site,
     Value,
     as_condition,
     parts_of,
@@ -88,7 +89,7 @@ def perplexity(
     channels: Channels | Condition | None = None,
     heads: Channels | None = None,
     value: Value = "zero",
-    site: str = "output",
+    site: Site = "output",
     seed: int = 0,
     calibration: Any = None,
 ) -> Perplexity:

@@ -12,6 +12,7 @@ from nodelens.interventions.channels import (
     Channels,
     Condition,
     Part,
+    Site,
     Value,
     as_condition,
     known_layers,
@@ -24,55 +25,6 @@ from nodelens.model.wrapper import ModelWrapper
 
 __all__ = ["Change", "edited_outputs", "numbered", "silenced_outputs", "silencing"]
 
-Channels = Mapping[str, Any]
-Value = str | Mapping[str, Tensor]
-Site = str | Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean loss a prediction, accuracy (None where there are no classes) and predictions seen."""
-
-    loss: float
-    accuracy: float | None
-    rows: int
-
-
-def evaluate(
-    model: Any,
-    batches: Iterable[Any],
-    channels: Channels | None = None,
-    *,
-    value: Value = "zero",
-    site: Site = "output",
-    loss: Any = None,
-) -> Evaluation:
-    """Return loss and accuracy of a model over batches, with some channels silenced.
-
-    `channels` is `{layer: channel numbers, or a bool mask with True to silence}`; see
-    `silenced_outputs` for `value` and `site`. The model itself does not change.
-
-    Raises InvalidValueError when there is nothing to predict.
-    """
-    wrapper = wrap(model)
-    total, right, rows, classes = 0.0, 0, 0, True
-    # A shuffled DataLoader draws from torch's global generator.
-    with torch.random.fork_rng(devices=[]):
-        for number, given in enumerate(batches):
-            try:
-                batch = wrapper.prepare_batch(given)
-                outputs = silenced_outputs(wrapper, batch, channels or {}, value=value, site=site)
-                found = predict(outputs, batch, wrapper.module, loss)
-            except NodeLensError as error:
-                error.within(f"batch {number}")
-                raise
-            total += float(found.loss)
-            rows += found.terms
-            classes = classes and found.correct is not None
-            right += int(found.correct.sum()) if found.correct is not None else 0
-    if not rows:
-        raise InvalidValueError("nothing was predicted, expected at least one batch with targets")
-    return Evaluation(total / rows, right / rows if classes else None, rows)
 Change = Callable[[Any, Part], Any]
 
 
@@ -83,22 +35,18 @@ def silenced_outputs(
     *,
     value: Value = "zero",
     site: Site = "output",
+    heads: Channels | None = None,
+    seed: int = 0,
 ) -> Any:
     """Return the model's output for a batch with channels silenced, in one trace.
 
-    `value` is "zero", or `{layer: (channels,)}` with what to put there instead. With
-    `site="input"` what the layer takes in is silenced, as for the units of an FFN at its down
-    projection; `{layer: site}` says it of each. A layer that feeds a BatchNorm is silenced behind it, where it would otherwise still
-    emit the norm's bias. Every call of a layer is silenced.
-    site: str = "output",
-    heads: Channels | None = None,
-    seed: int = 0,
     `value` is what stands there instead: "zero"; "mean", the channel's mean over the rows of this
     batch; "resample", the values of other rows of this batch (for maps, of other samples), chosen
     by `seed`; or `{layer: (channels,)}`, such as the `means` of a whole stream. With `site="input"`
-    what the layer takes in is silenced, as for the units of an FFN at its down projection. `heads`
-    are `{attention output projection: head numbers}`. A layer that feeds a BatchNorm is silenced
-    behind it, where it would otherwise still emit the norm's bias. Every call of a layer is
+    what the layer takes in is silenced, as for the units of an FFN at its down projection;
+    `{layer: site}` says it of each layer that is not silenced at its output. `heads` are
+    `{attention output projection: head numbers}`. A layer that feeds a BatchNorm is silenced behind
+    it, where it would otherwise still emit the norm's bias. Every call of a layer is
     silenced, with "mean" each by its own.
     """
     condition = as_condition(channels, heads=heads, value=value, site=site, seed=seed)
@@ -156,46 +104,35 @@ def silencing(
     *,
     value: Value = "zero",
     site: Site = "output",
-) -> Callable[[], Any]:
-    """Return the trace body that silences `channels` and returns the model's output."""
-    edits = []
-    for name in in_forward_order(wrapper, route, known_layers(wrapper, channels)):
-        layer, at = wrapper.layers[name], _site(site, name)
-        width = layer.channels if at == "output" else layer.inputs
-        indices = channel_indices(channels[name], width, name).to(wrapper.device)
-        fill = _fill(value, name, indices, width)
-        target = route.norm_after.get(name, name) if at == "output" else name
-        edits += [
-            (route.events[(target, n, at)], n, target, at, layer, indices, fill)
-            for n in range(route.visits[target])
-        ]
-    edits.sort(key=lambda edit: edit[0])
-
-    def body() -> Any:
-        for _, number, target, at, layer, indices, fill in edits:
-            with wrapper.visit(number):
-                envoy = wrapper.envoy(target)
-                if at == "input":
-                    envoy.input = _silent(envoy.input, layer, indices, fill)
-    site: str = "output",
     heads: Channels | None = None,
     seed: int = 0,
     batch: Batch | None = None,
+) -> Callable[[], Any]:
     """Return the trace body that silences `channels` and returns the model's output.
+
     `batch` tells padding apart, for the values "mean" and "resample".
     """
     condition = as_condition(channels, heads=heads, value=value, site=site, seed=seed)
     parts, given = parts_of(wrapper, condition), batch or Batch()
     return _body(wrapper, route, parts, lambda raw, part: silent(raw, part, condition, given))
+
+
 def _body(
     wrapper: ModelWrapper, route: Route, parts: Sequence[Part], change: Change
+) -> Callable[[], Any]:
     by_name = {part.layer.name: part for part in parts}
+    edits = []
     for name in in_forward_order(wrapper, route, known_layers(wrapper, by_name)):
         part = by_name[name]
         target = route.norm_after.get(name, name) if part.site == "output" else name
         for n in range(route.visits[target]):
             edits.append((route.events[(target, n, part.site)], n, target, part))
+    edits.sort(key=lambda edit: edit[0])
+
+    def body() -> Any:
         for _, number, target, part in edits:
+            with wrapper.visit(number):
+                envoy = wrapper.envoy(target)
                 if part.site == "input":
                     envoy.input = change(envoy.input, part)
                 else:
@@ -203,77 +140,3 @@ def _body(
         return wrapper.nnsight.output
 
     return body
-
-
-def known_layers(wrapper: ModelWrapper, channels: Channels) -> list[str]:
-    """Return the names of the layers to silence; LayerNotFoundError when one has no channels."""
-    for name in channels:
-        if name not in wrapper.layers:
-            raise LayerNotFoundError(
-                f"no layer {name!r} to silence{nearest(name, wrapper.layers)}; "
-                f"the layers are {', '.join(list(wrapper.layers)[:12])}"
-            )
-    return list(channels)
-
-
-def channel_indices(chosen: Sequence[int] | Tensor, width: int, layer: str) -> Tensor:
-    """Return channel numbers from numbers or from a bool mask, True meaning chosen.
-
-    Raises ShapeError for a mask of another width, InvalidValueError for numbers out of range.
-    """
-    given = torch.as_tensor(chosen)
-    if given.dtype == torch.bool:
-        if given.shape != (width,):
-            raise ShapeError(
-                f"layer {layer!r}: a mask of shape {tuple(given.shape)} for {width} channels"
-            )
-        return given.nonzero().flatten()
-    if given.is_floating_point() and given.numel():
-        raise InvalidValueError(f"layer {layer!r}: channel numbers are whole, got {given.dtype}")
-    indices = given.long().flatten()
-    outside = indices[(indices < -width) | (indices >= width)]
-    if len(outside):
-        raise InvalidValueError(
-            f"layer {layer!r} has {width} channels, there is no channel {int(outside[0])}"
-        )
-    return indices % width
-
-
-def _site(site: Site, name: str) -> str:
-    at = site if isinstance(site, str) else site.get(name, "output")
-    if at not in ("input", "output"):
-        raise InvalidValueError(f"site is {at!r}, expected 'input' or 'output'")
-    return at
-
-
-def _fill(value: Value, name: str, indices: Tensor, width: int) -> Tensor | None:
-    if isinstance(value, str):
-        if value != "zero":
-            raise InvalidValueError(
-                f"value is {value!r}, expected 'zero' or a tensor of values for every layer"
-            )
-        return None
-    if name not in value:
-        raise InvalidValueError(f"no values to put into layer {name!r}; there are {list(value)}")
-    if value[name].shape != (width,):
-        raise ShapeError(
-            f"layer {name!r}: values of shape {tuple(value[name].shape)} for {width} channels"
-        )
-    return value[name].to(indices.device)[indices]
-
-
-def _silent(raw: Any, layer: Layer, indices: Tensor, fill: Tensor | None) -> Any:
-    tensor = first_tensor(raw)
-    if tensor is None:
-        raise ShapeError(f"layer {layer.name!r} has no tensor to silence: {type(raw).__name__}")
-    axis = -1
-    if layer.window is not None:
-        axis = tensor.ndim - len(layer.window.kernel) - 1
-    if fill is None:
-        return replaced(raw, tensor.index_fill(axis, indices, 0))
-    shape = [1] * tensor.ndim
-    shape[axis] = len(indices)
-    size = list(tensor.shape)
-    size[axis] = len(indices)
-    source = fill.to(tensor.dtype).view(shape).expand(size)
-    return replaced(raw, tensor.index_copy(axis, indices, source))

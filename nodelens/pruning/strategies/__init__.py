@@ -1,10 +1,10 @@
 """The pruning strategies; importing this registers them."""
 
 import nodelens.pruning.strategies.chance
-import nodelens.pruning.strategies.gradient
 import nodelens.pruning.strategies.chip
 import nodelens.pruning.strategies.flap
 import nodelens.pruning.strategies.fpgm
+import nodelens.pruning.strategies.gradient
 import nodelens.pruning.strategies.hrank
 import nodelens.pruning.strategies.llm_pruner
 import nodelens.pruning.strategies.magnitude
