@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import tempfile
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nodelens.errors import NodeLensError, OutputError
@@ -28,6 +30,10 @@ __all__ = [
 
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What reading data raises that is cut off, has other types, or is nested without end."""
+
+
+_CHECKSUM = "sha256"
+"""The entry of a file's metadata that tells its content."""
 
 
 @contextmanager
@@ -100,23 +106,47 @@ def save_tensors(
     *,
     make_folder: bool = True,
 ) -> None:
-    """Write tensors as safetensors, whole or not at all."""
+    """Write tensors as safetensors with a checksum, whole or not at all."""
     from safetensors.torch import save
 
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    write_bytes(path, save(plain, dict(metadata or {})), make_folder=make_folder)
+    about = dict(metadata or {})
+    about[_CHECKSUM] = _checksum(plain, about)
+    write_bytes(path, save(plain, about), make_folder=make_folder)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return a safetensors file's tensors and its metadata; OutputError for any other file."""
+    """Return a safetensors file's tensors and its metadata; OutputError for any other file.
+
+    Also for one whose content is not what its checksum says; files of others have none.
+    """
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = dict(file.metadata() or {})
+    told = about.pop(_CHECKSUM, None)
+    if told is not None and told != (found := _checksum(tensors, about)):
+        raise OutputError(
+            f"{str(path)!r} is damaged: the checksum of its content is {found[:12]}, "
+            f"expected {told[:12]}: give a copy, or measure anew"
+        )
+    return tensors, about
 
 
 def load_metadata(path: Path) -> dict[str, str]:
     """Return a safetensors file's metadata, without its tensors; OutputError for other files."""
     with _opened(path) as file:
-        return file.metadata() or {}
+        about = dict(file.metadata() or {})
+    about.pop(_CHECKSUM, None)
+    return about
+
+
+def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:
+    """Return the SHA-256 of names, types, shapes, numbers and metadata, whatever their order."""
+    digest = hashlib.sha256(json.dumps(sorted(about.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -17,21 +17,34 @@ __all__ = ["Follower", "check_one_pass", "followers"]
 Follower: TypeAlias = "Settling | Jackknife"
 
 
-def followers(
-    lens: Lens, until: Settled | None, groups: int | None, options: Mapping[str, Any]
-) -> list[Follower]:
-    """Return who looks on: checks of the ranking, and a jackknife over `groups` groups.
+_GROUPS = 20
 
-    Raises InvalidValueError for standard errors together with `resume=`.
+
+def followers(
+    lens: Lens,
+    until: Settled | None,
+    standard_errors: bool,
+    groups: int | None,
+    options: Mapping[str, Any],
+) -> list[Follower]:
+    """Return who looks on: checks of the ranking, and a jackknife over `groups` (20) groups.
+
+    Raises InvalidValueError for standard errors together with `resume=`, and for groups without
+    standard errors.
     """
     found: list[Follower] = [] if until is None else [Settling(until)]
-    if groups is not None:
+    if groups is not None and not standard_errors:
+        raise InvalidValueError(
+            f"lens {lens.name!r} was given groups={groups!r} without standard errors, which alone "
+            "are made from groups: give standard_errors=True as well, or leave groups= out"
+        )
+    if standard_errors:
         if options.get("resume") is not None:
             raise InvalidValueError(
                 "standard_errors=True does not go with resume=: the saved statistics are merged, "
                 "so they cannot be dealt to groups any more"
             )
-        found.append(Jackknife(lens, groups))
+        found.append(Jackknife(lens, _GROUPS if groups is None else groups))
     return found
 
 

@@ -305,19 +305,19 @@ class Lens(Described, ABC):
         *,
         until: Settled | None = None,
         standard_errors: bool = False,
-        groups: int = 20,
+        groups: int | None = None,
         memory_budget: int | str | None = None,
         **kwargs: Any,
     ) -> LensResult:
         """Return the scores of a whole stream of batches.
 
         `until` ends the stream once the top channels are settled. `standard_errors` adds a
-        jackknife standard error to every score, from the stream's batches dealt to `groups`
-        groups; not with `resume`. Where statistics and work exceed `memory_budget` (bytes, or text
-        such as "2 GiB") layers are shared out to several passes, and the scores are the same;
-        `resume` then names a file a pass. Weights alone need no batch. All else: see `measure`.
+        jackknife standard error to every score, from batches dealt to `groups` (20) groups; not
+        with `resume`. Where statistics and work exceed `memory_budget` (bytes, or text such as
+        "2 GiB") layers are shared out to several passes, and the scores are the same; `resume`
+        then names a file a pass. Weights alone need no batch. All else: see `measure`.
         """
-        looking_on = followers(self, until, groups if standard_errors else None, kwargs)
+        looking_on = followers(self, until, standard_errors, groups, kwargs)
         if memory_budget is not None:
             check_one_pass(looking_on)
             return self._run_within(memory_budget, model, batches, **kwargs)
@@ -373,14 +373,14 @@ class Lens(Described, ABC):
 
         Raises InvalidValueError for a budget too small for any plan, which says the least.
         """
-        raise InvalidValueError(
-            f"lens {self.name!r} measures by code of its own, so what it takes is not known before "
-            "it runs: leave memory_budget= out"
-        )
+        raise self._unplanned()
 
     def _run_within(self, memory_budget: int | str, *args: Any, **options: Any) -> LensResult:
-        self.plan(None)
-        raise NotImplementedError(f"{type(self).__name__} has a plan and no way to keep to it")
+        raise self._unplanned()
+
+    def _unplanned(self) -> InvalidValueError:
+        why = "measures by code of its own, so what it takes is not known before it runs"
+        return InvalidValueError(f"lens {self.name!r} {why}: leave memory_budget= out")
 
     # Scoring
 

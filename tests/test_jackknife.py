@@ -113,6 +113,12 @@ def test_the_scores_are_the_same_to_the_bit_without_errors():
     assert run(batches(), standard_errors=False).standard_errors == {}
 
 
+def test_groups_without_standard_errors_are_refused():
+    message = r"'composite_lens' was given groups=5 without standard errors.*standard_errors=True"
+    with pytest.raises(InvalidValueError, match=message):
+        run(batches(), groups=5, standard_errors=False)
+
+
 def test_a_settled_stream_has_the_errors_of_what_it_read():
     until = Settled(top=0.25, patience=3)
     settled = run(batches(30), until=until)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nodelens import Lens, MetricLens
+from nodelens import Lens
 from nodelens.metrics.formulas import (
     information_about,
     mean_of_others,
@@ -17,6 +17,7 @@ from nodelens.metrics.formulas import (
     pair_information,
     target_correlation,
 )
+from nodelens.metrics.synergy import SynergyLens
 from nodelens.model import Layer
 from nodelens.statistics import CrossMoments, LabelledCoMoments, Read
 
@@ -32,24 +33,11 @@ _PAPER = (
 )
 
 
-class _Atom(MetricLens):
+class _Atom(SynergyLens):
     """Correlations count as at most 1 - `eps`."""
 
-    family = "synergy"
-    unit = "nat"
-    minimum_rows = 3
     where = _WHERE
     paper = _PAPER
-
-    def __init__(
-        self,
-        pattern: str | None = None,
-        *,
-        layers: Sequence[str] | str | None = None,
-        eps: float = 1e-6,
-    ) -> None:
-        super().__init__(pattern, layers=layers)
-        self.eps = eps
 
     def reads(self, layer: Layer) -> dict[str, Read]:
         return {"targets": Read("output", CrossMoments)}

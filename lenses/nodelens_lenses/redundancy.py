@@ -33,6 +33,12 @@ __all__ = [
 ]
 
 _PARTNERS = ("all", "nearest", "random")
+_CLAMPED = r"$\lvert\rho\rvert$ is clamped to $1 - \varepsilon$"
+_COPIES = (
+    r"Exact copies count as $\lvert\rho\rvert = 1 - \varepsilon$; the result's notes say how many "
+    "pairs."
+)
+_BOOK = "Cover and Thomas (2006), Elements of Information Theory, ch. 8"
 
 
 class _Redundancy(MetricLens):
@@ -149,12 +155,9 @@ class AverageRedundancy(_Sampled):
 
     cost = "C^2"
     formula = r"\frac{1}{C-1} \sum_{j \ne i} -\tfrac12 \log\bigl(1 - \rho_{ij}^2\bigr)"
-    where = r"$\lvert\rho\rvert$ is clamped to $1 - \varepsilon$"
-    degenerate = (
-        "A constant channel, and the only channel of a layer, score 0. Exact copies count "
-        r"as $\lvert\rho\rvert = 1 - \varepsilon$; the result's notes say how many pairs."
-    )
-    paper = "Cover and Thomas (2006), Elements of Information Theory, ch. 8"
+    where = _CLAMPED
+    degenerate = f"A constant channel, and the only channel of a layer, score 0. {_COPIES}"
+    paper = _BOOK
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         return self._means(statistics)
@@ -173,12 +176,9 @@ class LayerRedundancy(_Sampled):
         r"\frac{1}{C(C-1)} \sum_i \sum_{j \ne i} "
         r"-\tfrac12 \log\bigl(1 - \rho_{ij}^2\bigr)"
     )
-    where = r"$\lvert\rho\rvert$ is clamped to $1 - \varepsilon$"
-    degenerate = (
-        "A constant channel adds nothing, a layer of one channel scores 0. Exact copies count as "
-        r"$\lvert\rho\rvert = 1 - \varepsilon$; the result's notes say how many pairs."
-    )
-    paper = "Cover and Thomas (2006), Elements of Information Theory, ch. 8"
+    where = _CLAMPED
+    degenerate = f"A constant channel adds nothing, a layer of one channel scores 0. {_COPIES}"
+    paper = _BOOK
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         return self._means(statistics).sum() / len(statistics["values"].mean)
@@ -239,7 +239,7 @@ class PairwiseRedundancyGaussian(_Redundancy):
         "A constant channel, and the only channel of a layer, score 0. The result's notes "
         "count clamped pairs."
     )
-    paper = "Cover and Thomas (2006), Elements of Information Theory, ch. 8"
+    paper = _BOOK
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nodelens import Lens, MetricLens
+from nodelens import Lens
 from nodelens.errors import InvalidValueError, nearest
 from nodelens.metrics import targets
 from nodelens.metrics.formulas import (
@@ -23,6 +23,7 @@ from nodelens.metrics.formulas import (
     ratio,
     target_correlation,
 )
+from nodelens.metrics.synergy import SynergyLens
 from nodelens.model import Layer
 from nodelens.statistics import ClassMoments, CrossMoments, LabelledCoMoments, Read
 
@@ -31,29 +32,26 @@ __all__ = ["GaussianPidSynergyMmi", "SynergyContinuousTarget", "SynergyGaussianM
 _PARTNERS = ("top_k", "random", "all")
 
 
-class _Synergy(MetricLens):
-    """No correlation counts as more than 1 - `eps`; pairs above it are copies."""
-
-    family = "synergy"
-    unit = "nat"
+class _Synergy(SynergyLens):
     importance = +1
     state = "C^2 + C T"
-    minimum_rows = 3
     by_block = True
 
-    def __init__(
-        self,
-        pattern: str | None = None,
-        *,
-        layers: Sequence[str] | str | None = None,
-        eps: float = 1e-6,
-    ) -> None:
-        super().__init__(pattern, layers=layers)
-        self.eps = eps
+
+class _AboutTarget(_Synergy):
+    """`target` is a batch's own, or one of the model's."""
+
+    target: str
+
+    def reads(self, layer: Layer) -> dict[str, Read]:
+        return {
+            "pairs": targets.about(self.target, LabelledCoMoments),
+            "targets": targets.about(self.target, CrossMoments),
+        }
 
 
 @Lens.register("gaussian_pid_synergy_mmi")
-class GaussianPidSynergyMmi(_Synergy):
+class GaussianPidSynergyMmi(_AboutTarget):
     """Mean over partners of I(T; y_i, y_j) - max(I(T; y_i), I(T; y_j)), `(channels,)`, in nats.
 
     The minimum-mutual-information synergy of Gaussians (Barrett 2015) in closed form from the three
@@ -85,12 +83,6 @@ class GaussianPidSynergyMmi(_Synergy):
         super().__init__(pattern, layers=layers, eps=eps)
         self.target = targets.checked(target)
 
-    def reads(self, layer: Layer) -> dict[str, Read]:
-        return {
-            "pairs": targets.about(self.target, LabelledCoMoments),
-            "targets": targets.about(self.target, CrossMoments),
-        }
-
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         seen = targets.chosen(statistics["targets"], self.target)
         target = target_correlation(seen.cross, seen.m2, seen.target_m2.diagonal())
@@ -98,7 +90,7 @@ class GaussianPidSynergyMmi(_Synergy):
 
 
 @Lens.register("synergy_continuous_target")
-class SynergyContinuousTarget(_Synergy):
+class SynergyContinuousTarget(_AboutTarget):
     """Mean synergy with chosen partners about the model's own decision, `(channels,)`, in nats.
 
     I(T; y_i, y_j) - max(I(T; y_i), I(T; y_j)), of Gaussians (Barrett 2015), T being `target`: the
@@ -143,12 +135,6 @@ class SynergyContinuousTarget(_Synergy):
             raise InvalidValueError(f"k is {k} of {candidates} candidates, expected 1 or more")
         self.target = targets.checked(target, targets.LOGIT_TARGETS)
         self.partners, self.k, self.candidates, self.seed = partners, k, candidates, seed
-
-    def reads(self, layer: Layer) -> dict[str, Read]:
-        return {
-            "pairs": targets.about(self.target, LabelledCoMoments),
-            "targets": targets.about(self.target, CrossMoments),
-        }
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         seen = targets.chosen(statistics["targets"], self.target)

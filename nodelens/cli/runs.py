@@ -15,14 +15,18 @@ if TYPE_CHECKING:
 __all__ = ["merge", "plan", "run"]
 
 
+ConfigFile = Annotated[str, typer.Argument(help="A YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY.SUB=VALUE]...", help="Values that win over the file.", show_default=False
+    ),
+]
+
+
 def run(
-    config: Annotated[str, typer.Argument(help="A YAML file.", show_default=False)],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY.SUB=VALUE]...", help="Values that win over the file.", show_default=False
-        ),
-    ] = None,
+    config: ConfigFile,
+    overrides: Overrides = None,
     output_dir: Annotated[
         str | None, typer.Option(help="Run directory; wins over output.directory.")
     ] = None,
@@ -80,13 +84,8 @@ def merge(
 
 
 def plan(
-    config: Annotated[str, typer.Argument(help="A YAML file.", show_default=False)],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY.SUB=VALUE]...", help="Values that win over the file.", show_default=False
-        ),
-    ] = None,
+    config: ConfigFile,
+    overrides: Overrides = None,
     memory_budget: Annotated[
         str | None,
         typer.Option(help="Such as '2 GiB'; wins over calibration.memory_budget."),

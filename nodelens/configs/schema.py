@@ -32,6 +32,7 @@ __all__ = [
     "OutputConfig",
     "Section",
     "SensitivityConfig",
+    "SettledConfig",
     "TrainingConfig",
 ]
 
@@ -128,6 +129,19 @@ class TrainingConfig(Section):
     """Decoupled weight decay."""
 
 
+class SettledConfig(Section):
+    """When measuring has seen enough: the top channels of every layer no longer change."""
+
+    top: Fraction = 0.05
+    """Share of the channels that are the top ones of a layer."""
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """Share of the top channels that may change from one check to the next."""
+    patience: Count = 5
+    """Checks in a row without a change, after which measuring ends."""
+    every: Count = 1
+    """Batches from one check to the next."""
+
+
 class CalibrationConfig(Section):
     """Which rows the lenses read: rows of the training part, never the held-out ones."""
 
@@ -135,6 +149,20 @@ class CalibrationConfig(Section):
     """Number of rows; all of them when left out."""
     memory_budget: int | str | None = None
     """Bytes, or text such as `2 GiB`, that measuring keeps to, in several passes if need be."""
+
+    until: SettledConfig | None = None
+    """a section that ends measuring once the top channels are settled; all rows are read without"""
+    standard_errors: bool = False
+    """Whether every score gets a jackknife standard error, of batches dealt to 20 groups."""
+
+    @model_validator(mode="after")
+    def _takes_one_pass(self) -> CalibrationConfig:
+        if self.memory_budget is not None and (self.until is not None or self.standard_errors):
+            raise ValueError(
+                "until and standard_errors look at one pass over the batches, and memory_budget"
+                " may take several; expected one without the other"
+            )
+        return self
 
     @field_validator("memory_budget")
     @classmethod

@@ -12,6 +12,8 @@ ELSEWHERE = {
     "no_row_of_padding",  # oracles and layouts of padded tokens
     "half_precision",  # test_precision
     "untouched_model",  # untouched_after_a_failure looks after a run as well
+    "merge_laws",  # tests/statistics/test_laws.py, of every statistic; splits merge as well
+    "saved_state",  # tests/statistics/test_laws.py, of every statistic
     "repeatable",
 }
 """Checks that the fast tests make in another way, of most lenses at once."""

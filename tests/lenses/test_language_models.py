@@ -39,16 +39,9 @@ BATCHES = [[9, 6, 9, 4], [5, 7]]
 RELATIVE = {torch.float32: 1e-5, torch.float64: 1e-8}
 
 
-@pytest.mark.parametrize(
-    ("family", "dtype"),
-    [
-        ("GPT-2", torch.float64),
-        pytest.param("GPT-2", torch.float32, marks=pytest.mark.slow),
-        pytest.param("OPT", torch.float64, marks=pytest.mark.slow),
-        pytest.param("OPT", torch.float32, marks=pytest.mark.slow),
-    ],
-    ids=str,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", RELATIVE, ids=str)
+@pytest.mark.parametrize("family", ["GPT-2", "OPT"])
 def test_every_layer_of_a_language_model_agrees_with_the_oracle(family: str, dtype: torch.dtype):
     model = language_model(family, dtype)
     batches = [text(lengths, seed=n) for n, lengths in enumerate(BATCHES)]

@@ -16,7 +16,7 @@ from torch import nn
 from nodelens import Aggregator, CompositeLens, Lens, LensResult, NodeLensError
 from nodelens.checkpoint import Checkpoint
 from nodelens.errors import OutputError
-from nodelens.files import save_tensors, write_text
+from nodelens.files import load_metadata, load_tensors, save_tensors, write_text
 
 NAMES = ["rayleigh_quotient", "taylor_saliency", "synergy_gaussian_mmi", "activation_outlier_index"]
 ODD = [None, True, 0, -1, 1.5, 10**30, "", "x", "nodelens.statistics.moments.Moments"]
@@ -182,6 +182,31 @@ def test_metadata_of_other_types_loads_or_is_an_error_of_ours(saved: Saved, edit
 @given(edit=edits())
 def test_much_metadata_of_other_types_loads_or_is_an_error_of_ours(saved: Saved, edit: Any):
     edit_both(saved, edit)
+
+
+@pytest.mark.parametrize("at", [0.0, 0.5, 1.0])
+def test_a_single_bit_of_a_state_s_numbers_is_noticed(saved: Saved, at: float):
+    whole = bytearray(saved.files[saved.state])
+    first = 8 + int.from_bytes(whole[:8], "little")
+    whole[first + int(at * (len(whole) - 1 - first))] ^= 1
+    saved.state.write_bytes(bytes(whole))
+    with pytest.raises(
+        OutputError, match=r"is damaged: the checksum .* is \w{12}, expected \w{12}"
+    ):
+        Aggregator.load(saved.state)
+
+
+def test_a_file_of_others_has_no_checksum_and_loads(tmp_path: Path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.arange(3)}, tmp_path / "s", {"b": "c"})
+    tensors, about = load_tensors(tmp_path / "s")
+    assert tensors["a"].tolist() == [0, 1, 2] and about == {"b": "c"}
+    kinds = {"b": torch.tensor(True), "h": torch.ones(2, dtype=torch.bfloat16), "e": torch.empty(0)}
+    save_tensors(tmp_path / "s", kinds, about)
+    tensors, again = load_tensors(tmp_path / "s")
+    assert again == about == load_metadata(tmp_path / "s")
+    assert all(torch.equal(tensors[name], kinds[name]) for name in kinds)
 
 
 def test_undamaged_files_load(saved: Saved):

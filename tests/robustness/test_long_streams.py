@@ -82,6 +82,7 @@ def test_nothing_grows_with_every_lens_at_once(settled: list[Any]):
     assert set(result.rows.values()) == {BATCHES * 6 * 9, BATCHES * 6}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [None, {"0": [1], "3": [0]}], ids=["whole", "silenced"])
 def test_nothing_grows_while_a_model_is_evaluated(settled: list[Any], channels: Any):
     def watched() -> Iterator[Any]:

@@ -18,10 +18,17 @@ from nodelens.experiments.stage import Run, Stage
 from nodelens.lens import Lens
 from nodelens.model.fingerprint import model_fingerprint
 from nodelens.result import LensResult
+from nodelens.settled import Settled
 
 __all__ = ["MeasureStage"]
 
 _UNFINISHED = "checkpoints/measure-{}-of-{}.safetensors"
+_OF_ONE_STREAM = {
+    "memory_budget": "a budget takes several passes over all batches",
+    "until": "whether a ranking has settled shows in a stream that holds all batches",
+    "standard_errors": "standard errors are of groups that hold all batches",
+}
+"""Settings of `calibration` that a run of one process alone can follow, and why."""
 
 
 class MeasureStage(Stage):
@@ -55,8 +62,7 @@ class MeasureStage(Stage):
         inputs = run.splits.train.tensors[0][:2]
         check_lenses(run.config, network, inputs, network.state_dict() if known else None)
         build_lens(run.config)
-        if run.config.calibration.memory_budget is not None:
-            _check_alone(run)
+        _check_alone(run)
         if run.resume:
             _check_unfinished(run, self.code)
 
@@ -66,6 +72,9 @@ class MeasureStage(Stage):
         return {
             "lenses": [entry.model_dump(mode="json") for entry in run.config.lenses],
             "code": package_code(type(part) for part in lens.lenses),
+            **run.config.calibration.model_dump(
+                mode="json", include={"until", "standard_errors"}, exclude_defaults=True
+            ),
             **shard,
         }
 
@@ -76,12 +85,13 @@ class MeasureStage(Stage):
         return (
             f"Scores are measured on {rows} training rows, in one forward pass a batch for all"
             " lenses; the test rows are never seen. No score depends on how rows fall into batches."
+            f"{_followed(config)}"
         )
 
     def run(self, run: Run) -> str:
         lens = build_lens(run.config)
-        if run.config.calibration.memory_budget is not None:
-            result = _measured_within(run, lens, self.code)
+        if _of_one_stream(run):
+            result = _measured_alone(run, lens, self.code)
             return _told(_write(run, result), result)
         aggregator = self._measured(run, lens)
         if run.shard is not None:
@@ -129,15 +139,21 @@ def _measure_share(run: Run, lens: Lens, about: dict[str, Any]) -> Aggregator:
     return aggregator
 
 
-def _measured_within(run: Run, lens: Lens, code: tuple[str, ...]) -> LensResult:
-    """Return the scores of a run that keeps to its memory budget, in as many passes as it takes."""
-    batches = run.splits.batches(run.splits.calibration)
+def _measured_alone(run: Run, lens: Lens, code: tuple[str, ...]) -> LensResult:
+    """Return the scores of a run within its budget, until settled, or with standard errors."""
+    batches, given = run.splits.batches(run.splits.calibration), run.config.calibration
+    options = _options(run, lens, {**_about(run, code), "share": str(run.share)})
+    if given.memory_budget is None:
+        # Checks and groups are of one stream from its beginning: there is nothing to go on from.
+        options["resume"] = None
     return lens.run(
         run.network,
         batches,
         progress=lambda done, _: run.advance(done, len(batches)),
-        memory_budget=run.config.calibration.memory_budget,
-        **_options(run, lens, {**_about(run, code), "share": str(run.share)}),
+        memory_budget=given.memory_budget,
+        until=None if given.until is None else Settled(**given.until.model_dump()),
+        standard_errors=given.standard_errors,
+        **options,
     )
 
 
@@ -157,13 +173,31 @@ def _options(run: Run, lens: Lens, about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _of_one_stream(run: Run) -> list[str]:
+    """Return the settings that are set and need all batches in one process."""
+    given = run.config.calibration
+    return [name for name in _OF_ONE_STREAM if getattr(given, name) not in (None, False)]
+
+
 def _check_alone(run: Run) -> None:
-    if run.ranks.count > 1 or run.shard is not None or run.shards:
+    shared_out = run.ranks.count > 1 or run.shard is not None or run.shards
+    for name in _of_one_stream(run) if shared_out else ():
         raise run.config.error(
-            ("calibration", "memory_budget"),
-            "a budget takes several passes over all batches, and this run shares them out: leave"
-            " one of them out",
+            ("calibration", name),
+            f"{_OF_ONE_STREAM[name]}, and this run shares them out: leave one of them out",
         )
+
+
+def _followed(config: Config) -> str:
+    """Return what the protocol says of a stream that is looked at while it is measured."""
+    given = config.calibration
+    said = " Standard errors are those of a jackknife." if given.standard_errors else ""
+    if given.until is not None:
+        said += (
+            f" Measuring ends where the top {given.until.top:.0%} of every layer stay the same over"
+            f" {given.until.patience} checks in a row."
+        )
+    return said
 
 
 def _told(counts: tuple[int, int], result: LensResult) -> str:
