@@ -198,6 +198,7 @@ class SingleChannelDamage(Lens):
 
     def _conclude(self, found: list[Any], stream: Any, batch: Any) -> dict[str, dict[Any, Any]]:
         model, dense = stream.model, found[0]["outputs"]
+        check_finite(_main(dense), "model", "output")
         before = predict(dense, batch, model.module, self.loss)
         measured: dict[str, dict[Any, Any]] = {}
         for name, _ in self._get_modules(model):

@@ -49,12 +49,17 @@ class Prediction:
         """
         if self.logits is None or self.targets is None or self.logits.shape[1] <= k:
             return None
-        predicted = self.targets != IGNORED
-        scores = self.logits.movedim(1, -1)[predicted]
-        own = self.targets[predicted].long().unsqueeze(-1)
-        mine, numbers = scores.gather(-1, own), torch.arange(scores.shape[-1], device=own.device)
-        before = (scores > mine).sum(-1) + ((scores == mine) & (numbers < own)).sum(-1)
-        return int((before < k).sum())
+        scores = self.logits.movedim(1, -1).flatten(0, -2)
+        targets = self.targets.flatten().long()
+        predicted, own = targets != IGNORED, targets.clamp(min=0).unsqueeze(-1)
+        mine, last = scores.gather(-1, own), scores.topk(k).values[:, -1:]
+        sure = int((predicted & (mine > last)[:, 0]).sum())
+        # Only where the target ties with the last of the k does the order of equals matter.
+        edge = predicted & (mine == last)[:, 0]
+        some, mine, own = scores[edge], mine[edge], own[edge]
+        numbers = torch.arange(scores.shape[-1], device=scores.device)
+        before = (some > mine).sum(-1) + ((some == mine) & (numbers < own)).sum(-1)
+        return sure + int((before < k).sum())
 
 
 def predict(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | None) -> Prediction:
