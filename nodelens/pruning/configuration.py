@@ -97,11 +97,13 @@ def _set_head_counts(model: Any, before: Mapping[str, Layer], heads: Mapping[str
 
 def _check_rebuilt(model: Any) -> None:
     """Build the model anew from what its configuration is when saved, without numbers."""
+    from huggingface_hub.errors import StrictDataclassError
+
     kind, config = type(model), model.config
     try:
         with torch.device("meta"):
             fresh = kind(type(config).from_dict(config.to_dict()))
-    except (LookupError, RuntimeError, TypeError, ValueError, *_strict()) as reason:
+    except (LookupError, RuntimeError, TypeError, ValueError, StrictDataclassError) as reason:
         said = " ".join(str(reason).split())[:200]
         raise SurgeryError(f"no configuration of {kind.__name__} says this model: {said}") from None
     mine, its = _shapes(model), _shapes(fresh)
@@ -111,12 +113,6 @@ def _check_rebuilt(model: Any) -> None:
             f"no configuration of {kind.__name__} says this model: {wrong!r} is {mine.get(wrong)}, "
             f"and {its.get(wrong)} when it is loaded"
         )
-
-
-def _strict() -> tuple[type[Exception], ...]:
-    from huggingface_hub.errors import StrictDataclassError
-
-    return (StrictDataclassError,)
 
 
 def _shapes(model: nn.Module) -> dict[str | None, tuple[int, ...]]:
