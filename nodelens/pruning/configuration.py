@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from nodelens.errors import SurgeryError
+from nodelens.model.attention import HEAD_COUNTS
 from nodelens.model.layers import Layer, named
-from nodelens.pruning.heads import KEY_VALUE_COUNTS, QUERY_COUNTS, replace_numbers
+from nodelens.pruning.heads import KEY_VALUE_COUNTS, replace_numbers
 from nodelens.pruning.requests import Request
 
 __all__ = ["configured", "has_configuration"]
@@ -92,7 +93,7 @@ def _set_head_counts(model: Any, before: Mapping[str, Layer], heads: Mapping[str
     # Where it says nothing of their size, it is worked out from their number.
     config.head_dim = layer.inputs // layer.heads
     replace_numbers(config, KEY_VALUE_COUNTS, layer.key_value_heads, left[name])
-    replace_numbers(config, QUERY_COUNTS, layer.heads, left[name] * together)
+    replace_numbers(config, HEAD_COUNTS, layer.heads, left[name] * together)
 
 
 def _check_rebuilt(model: Any) -> None:
