@@ -14,7 +14,13 @@ from torch import nn
 
 from nodelens.model.layers import Layer
 
-__all__ = ["AttentionParts", "attention_parts", "functional_projections", "with_heads"]
+__all__ = [
+    "HEAD_COUNTS",
+    "AttentionParts",
+    "attention_parts",
+    "functional_projections",
+    "with_heads",
+]
 
 _FUSED = frozenset({
     "qkv", "qkv_proj", "to_qkv", "wqkv", "w_qkv", "query_key_value", "c_attn", "attn_qkv",
@@ -36,7 +42,7 @@ _OUTPUTS = frozenset({
     "to_out", "out_lin", "output", "output_proj", "output_projection", "out_projection",
     "linear_out", "fc_out",
 })  # fmt: skip
-_COUNTS = (
+HEAD_COUNTS = (
     "num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "nhead", "num_q_heads",
     "num_query_heads",
 )  # fmt: skip
@@ -138,7 +144,11 @@ def _heads(scopes: Iterable[nn.Module], inputs: int) -> int:
         size = _number(scope, _SIZES)
         config = getattr(scope, "config", None)
         # What the module says of itself may differ from layer to layer, and goes first.
-        told = (_number(scope, _COUNTS), inputs // size if size else 0, _number(config, _COUNTS))
+        told = (
+            _number(scope, HEAD_COUNTS),
+            inputs // size if size else 0,
+            _number(config, HEAD_COUNTS),
+        )
         for heads in filter(None, told):
             if inputs % heads == 0:
                 return heads

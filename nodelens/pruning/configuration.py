@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from nodelens.errors import SurgeryError
+from nodelens.model.attention import HEAD_COUNTS
 from nodelens.model.layers import Layer, named
-from nodelens.pruning.heads import KEY_VALUE_COUNTS, QUERY_COUNTS, replace_numbers
+from nodelens.pruning.heads import KEY_VALUE_COUNTS, replace_numbers
 from nodelens.pruning.requests import Request
 
 __all__ = ["configured", "has_configuration"]
@@ -92,16 +93,18 @@ def _set_head_counts(model: Any, before: Mapping[str, Layer], heads: Mapping[str
     # Where it says nothing of their size, it is worked out from their number.
     config.head_dim = layer.inputs // layer.heads
     replace_numbers(config, KEY_VALUE_COUNTS, layer.key_value_heads, left[name])
-    replace_numbers(config, QUERY_COUNTS, layer.heads, left[name] * together)
+    replace_numbers(config, HEAD_COUNTS, layer.heads, left[name] * together)
 
 
 def _check_rebuilt(model: Any) -> None:
     """Build the model anew from what its configuration is when saved, without numbers."""
+    from huggingface_hub.errors import StrictDataclassError
+
     kind, config = type(model), model.config
     try:
         with torch.device("meta"):
             fresh = kind(type(config).from_dict(config.to_dict()))
-    except (LookupError, RuntimeError, TypeError, ValueError, *_strict()) as reason:
+    except (LookupError, RuntimeError, TypeError, ValueError, StrictDataclassError) as reason:
         said = " ".join(str(reason).split())[:200]
         raise SurgeryError(f"no configuration of {kind.__name__} says this model: {said}") from None
     mine, its = _shapes(model), _shapes(fresh)
@@ -111,12 +114,6 @@ def _check_rebuilt(model: Any) -> None:
             f"no configuration of {kind.__name__} says this model: {wrong!r} is {mine.get(wrong)}, "
             f"and {its.get(wrong)} when it is loaded"
         )
-
-
-def _strict() -> tuple[type[Exception], ...]:
-    from huggingface_hub.errors import StrictDataclassError
-
-    return (StrictDataclassError,)
 
 
 def _shapes(model: nn.Module) -> dict[str | None, tuple[int, ...]]:

@@ -114,6 +114,14 @@ class Graph:
             self._note(found, name, dependency, numbers)
         return found
 
+    def release(self) -> None:
+        """Let go of the pass that the graph was traced by: it keeps the weights alive."""
+        for node in self._graph.module2node.values():
+            node.grad_fn = None
+            if node.type == self._kinds.SLICE:
+                node.module.grad_fn = None
+        self._ends.clear()
+
     def _note(self, found: Cuts, name: str, dependency: Any, numbers: Iterable[int]) -> None:
         node, kinds = dependency.target, self._kinds
         makes = self._graph.is_out_channel_pruning_fn(dependency.handler)

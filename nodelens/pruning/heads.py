@@ -12,17 +12,13 @@ from typing import Any
 from torch import nn
 
 from nodelens.errors import IncompatibleModelError
-from nodelens.model.attention import attention_parts
+from nodelens.model.attention import HEAD_COUNTS, attention_parts
 from nodelens.model.layers import Layer
 from nodelens.pruning.groups import Cuts
 from nodelens.pruning.requests import Request
 
-__all__ = ["KEY_VALUE_COUNTS", "QUERY_COUNTS", "head_cuts", "recount_heads", "replace_numbers"]
+__all__ = ["KEY_VALUE_COUNTS", "head_cuts", "recount_heads", "replace_numbers"]
 
-QUERY_COUNTS = (
-    "num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "nhead", "num_q_heads",
-    "num_query_heads",
-)  # fmt: skip
 KEY_VALUE_COUNTS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads")
 _WIDTHS = ("split_size", "all_head_size", "inner_dim")
 
@@ -67,7 +63,7 @@ def recount_heads(model: nn.Module, layers: Mapping[str, Layer], request: Reques
     shared = before.key_value_heads - len(request.removed)
     heads = shared * (before.heads // before.key_value_heads)
     size = before.inputs // before.heads
-    replace_numbers(module, QUERY_COUNTS, before.heads, heads)
+    replace_numbers(module, HEAD_COUNTS, before.heads, heads)
     replace_numbers(module, KEY_VALUE_COUNTS, before.key_value_heads, shared)
     replace_numbers(module, _WIDTHS, before.heads * size, heads * size)
 

@@ -199,6 +199,8 @@ def _plan(
         assert graph is not None
         plan.silent.add(Cuts(inputs={name: removed}))
         _add_units(plan, wrapper, graph, name, sorted(removed), rounding)
+    if graph is not None:
+        graph.release()
     return plan
 
 
@@ -221,8 +223,9 @@ def _along(
     requests: Mapping[str, Request], groups: Mapping[str, Cuts]
 ) -> dict[str, tuple[str, ...]]:
     found = {}
+    asked = {name for name, request in requests.items() if request.kind == "channels"}
     for name, cuts in groups.items():
-        others = tuple(sorted(cuts.outputs.keys() - requests.keys()))
+        others = tuple(sorted(cuts.outputs.keys() - asked))
         if others:
             found[name] = others
     return found

@@ -87,7 +87,7 @@ def macs_of(model: nn.Module, batch: Batch) -> int:
 
     with untouched(model), FlopCounterMode(display=False) as counter:
         model(*batch.args, **batch.kwargs)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def latencies(models: tuple[nn.Module, nn.Module], batch: Batch, rounds: int) -> Change:

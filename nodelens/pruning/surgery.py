@@ -56,8 +56,9 @@ def _narrow(
 
 def _is_grouped(module: nn.Module) -> bool:
     # torch-pruning narrows depthwise convolutions well, but takes the first inputs of others.
-    convolution = isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
-    return bool(convolution and module.groups > 1 and module.groups != module.out_channels)
+    if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return False
+    return 1 < module.groups != module.out_channels
 
 
 def _pruner(model: nn.Module, module: nn.Module) -> Any:

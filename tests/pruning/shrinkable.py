@@ -58,6 +58,20 @@ class Concatenated(nn.Module):
         return self.after(both).mean((2, 3))
 
 
+class Mixing(nn.Module):
+    """A convolution with a norm, and a feed-forward block added to what it gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8)
+        self.ffn = nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.norm(self.conv(x))).mean((2, 3))
+        return self.head(h + self.ffn(h))
+
+
 def separable() -> nn.Module:
     """A convolution, a depthwise one and one of a single position."""
     return nn.Sequential(

@@ -17,6 +17,7 @@ from nodelens.errors import (
 from nodelens.pruning import Shrunk, shrink
 from tests.pruning.shrinkable import (
     Concatenated,
+    Mixing,
     ResNet,
     assert_untouched,
     grouped,
@@ -125,6 +126,31 @@ def test_concatenated_channels_keep_their_places():
     assert torch.equal(found.model.after.weight, model.after.weight[:, kept])
 
 
+def test_channels_and_units_of_one_model_go_together():
+    model = trained(Mixing(), images())
+    masks = {"conv": keeping(8, [1]), "ffn.2": keeping(12, [0, 3])}
+    found = checked(model, masks, {"norm": [1], "ffn.1": [0, 3], "ffn.2": [1]}, images())
+    assert found.report.along == {"conv": ("ffn.2", "norm"), "ffn.2": ("ffn.0",)}
+
+
+def test_convolutions_with_several_outputs_a_channel_lose_all_of_them():
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 8, 3, groups=4), nn.Flatten(), nn.Linear(72, 3)
+    )
+    both = {"0": keeping(4, [1]), "2": keeping(8, [2, 3])}
+    found = checked(model, both, {"0": [1], "2": [2, 3]}, images())
+    assert found.model[2].groups == 3
+    with pytest.raises(SurgeryError, match="4 groups, which keep 1, 0, 1, 1 inputs"):
+        shrink(model, {"0": both["0"]}, images())
+
+
+def test_a_mask_that_removes_nothing_gives_a_copy():
+    model = trained(ResNet(), images())
+    found = shrink(model, {"stem": keeping(6, [])}, images(), rounds=0)
+    assert found.report.parameters.ratio == 1 and not found.report.widths
+    assert all(map(torch.equal, found.model.parameters(), model.parameters()))
+
+
 def test_an_mlp_is_counted_by_hand():
     model, x = mlp(), torch.randn(6, 4)
     masks = {"0": keeping(10, [0, 9]), "2": keeping(8, [3])}
@@ -188,6 +214,15 @@ def tied() -> nn.Module:
     return model
 
 
+def transposed() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 3), nn.Unflatten(1, (3, 1)), nn.ConvTranspose1d(3, 2, 2))
+
+
+def parametrized() -> nn.Module:
+    first = nn.utils.parametrizations.weight_norm(nn.Linear(4, 10))
+    return nn.Sequential(first, nn.ReLU(), nn.Linear(10, 3))
+
+
 class Scaled(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(nn.Linear(4, 10), nn.ReLU(), nn.Linear(10, 3))
@@ -219,6 +254,8 @@ class Experts(nn.Module):
         (mlp, {"0": keeping(10, range(10))}, InvalidValueError, "removes all 10"),
         (mlp, {"4": keeping(3, [1])}, SurgeryError, "'4': its channels are the model's output"),
         (tied, {"0": keeping(6, [1])}, IncompatibleModelError, "shares its weight with '2'"),
+        (transposed, {"0": keeping(3, [1])}, IncompatibleModelError, "a ConvTranspose1d cannot"),
+        (parametrized, {"0": keeping(10, [1])}, IncompatibleModelError, "its weight from others"),
         (Experts, {"experts": keeping(6, [1])}, IncompatibleModelError, "three axes"),
         (Experts, {"experts.down": keeping(6, [1])}, IncompatibleModelError, "three axes"),
         (Scaled, {"0": keeping(10, [1])}, IncompatibleModelError, r"parameter of shape \(10,\)"),

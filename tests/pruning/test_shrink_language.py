@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -225,9 +226,11 @@ def test_smollm2_is_loaded_by_transformers_and_says_what_the_mask_says(amount, t
     wanted, left = masked(model, silent, batch), int((1 - amount) * 1536)
     report = found.report
     assert report.parameters.before - report.parameters.after == 30 * 3 * 576 * (1536 - left)
-    del model
+    del model, block, scores
+    gc.collect()
     found.model.save_pretrained(tmp_path)
     del found
+    gc.collect()
     again = AutoModelForCausalLM.from_pretrained(tmp_path, local_files_only=True).eval()
     assert again.config.intermediate_size == left
     close(logits(again, batch), wanted)
