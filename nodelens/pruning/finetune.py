@@ -157,7 +157,7 @@ class _Steps:
                 error.within(f"epoch {number}, learning rate {self.rate}")
                 raise
             self.optimizer.zero_grad(set_to_none=True)
-            (found.loss / max(found.terms, 1)).backward()  # type: ignore[no-untyped-call]
+            (found.loss / max(found.terms, 1)).backward()
             self.step()
             total, terms = total + float(found.loss.detach()), terms + found.terms
         module.eval()
