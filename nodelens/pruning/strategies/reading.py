@@ -1,4 +1,4 @@
-"""Strategies that score by statistics: what they read at a layer, streamed or of tensors at hand."""
+"""Strategies that score by statistics, which a stream gives, or tensors at hand."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class OfStatistics(Strategy):
         return {name: self.rate_units(found, model, unit) for name, unit in units.items()}
 
     def reads_of(self, model: ModelWrapper, unit: Units) -> dict[str, dict[str, Read]]:
-        """Return what is read for the units of one name, by layer; of an FFN, where its rows are."""
+        """Return what is read for the units of one name, by layer: of an FFN, its rows."""
         names = unit.feeders if unit.site == "input" else (unit.name,)
         return {name: self.reads(located(model, name)) for name in names}
 
