@@ -39,12 +39,12 @@ class MetricStrategy(Strategy):
     direction: int | None
 
     def _check(self) -> None:
+        if not self.name:
+            vars(self)["name"] = self.metric
         super()._check()
         if self.direction not in (None, 1, -1):
             raise InvalidValueError(f"direction is {self.direction!r}, expected 1 or -1")
         self.lens = get_metric(self.metric, **(self.metric_options or {}))
-        if not self.name:
-            vars(self)["name"] = self.metric
 
     @property
     def sign(self) -> int:
