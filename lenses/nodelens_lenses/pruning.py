@@ -11,12 +11,13 @@ from torch import Tensor
 
 from nodelens import Lens, ModelWrapper
 from nodelens.data import Batch
-from nodelens.errors import InvalidValueError, UnknownOptionError
+from nodelens.errors import InvalidValueError
 from nodelens.interventions import silenced_outputs, silencing
 from nodelens.model.layers import check_finite, first_tensor
 from nodelens.model.loss import is_causal, predict
 from nodelens.pruning import PruningConfig, Strategy, get_pruning_strategy
 from nodelens.pruning.config import check_amount
+from nodelens.pruning.registry import find_strategy
 from nodelens.pruning.units import sites
 from nodelens.statistics import Mean
 
@@ -139,8 +140,7 @@ class PruningProbe(Lens):
                 "scores and losses are from the same data: give calibration= batches of their own"
             )
         batches = [_given(batch)] if given is None else getattr(given, "batches", given)
-        layers = {"layers": self.layers, "pattern": self.pattern}
-        scores = self._strategy.scores(model, batches, **layers)
+        scores = self._strategy.scores(model, batches, layers=self.layers, pattern=self.pattern)
         options = self._strategy.budget_options(model, scores, batches)
         return [
             self._strategy.masks(model, scores, amount, protected=self.protected, **options)
@@ -202,10 +202,7 @@ class PruningProbe(Lens):
 @Lens.register_family("prune_")
 def prune_lens(strategy: str) -> type[Lens]:
     """Return the probe of a strategy; UnknownNameError for one that does not exist."""
-    try:
-        get_pruning_strategy(strategy)
-    except (InvalidValueError, UnknownOptionError):
-        pass  # It exists, and has options that must be given.
+    find_strategy(strategy)
     about = {
         "name": f"prune_{strategy}",
         "strategy": strategy,

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from nodelens.errors import InvalidValueError, ShapeError
-from nodelens.metrics.formulas.basics import correlation, gaussian_information, ratio
+from nodelens.metrics.formulas.basics import gaussian_information, ratio
 from nodelens.metrics.formulas.normalise import rank
 
 __all__ = [
     "connectivity",
     "core_dimensions",
     "effective_dimension",
+    "information_with_core",
     "protection",
     "read_connectivity",
     "redundancy_to_core",
@@ -98,11 +99,23 @@ def redundancy_to_core(comoment: Tensor, core: Tensor, eps: float = 1e-6) -> Ten
     shares nothing.
     """
     members = _numbers(core, len(comoment))
-    rho = correlation(comoment.to(torch.float64))[:, members]
+    return information_with_core(comoment[members], comoment.diagonal(), members, eps)
+
+
+def information_with_core(
+    comoments: Tensor, squares: Tensor, core: Tensor, eps: float = 1e-6
+) -> Tensor:
+    """Return what `redundancy_to_core` does, from the core's rows `(core, units)` alone.
+
+    `squares` `(units,)` is the diagonal of the whole, `core` the numbers of the rows' units.
+    """
+    spread = squares.to(torch.float64).clamp(min=0).sqrt()
+    scale = ratio(torch.ones_like(spread), spread)
+    rho = comoments.to(torch.float64) * scale[core][:, None] * scale
     shared = gaussian_information(rho.square(), eps)
-    own = torch.arange(len(comoment), device=comoment.device)[:, None] == members
-    others = (~own).sum(1).to(torch.float64)
-    return ratio(shared.masked_fill(own, 0).sum(1), others)
+    own = torch.arange(len(squares), device=squares.device) == core[:, None]
+    others = (~own).sum(0).to(torch.float64)
+    return ratio(shared.masked_fill(own, 0).sum(0), others)
 
 
 def protection(ranks: Tensor, floor: float = 0.2) -> Tensor:
@@ -116,22 +129,42 @@ def protection(ranks: Tensor, floor: float = 0.2) -> Tensor:
     return floor + (1 - floor) * (1 - ranks**_STEEPNESS)
 
 
-def scar_prot(loss_proxy: Tensor, redundancy: Tensor, floor: float = 0.2) -> Tensor:
-    """Return SCAR-Prot, the loss proxy times protection by rank of `redundancy`, `(units,)`."""
+def scar_prot(
+    loss_proxy: Tensor, redundancy: Tensor, floor: float = 0.2, core: Tensor | None = None
+) -> Tensor:
+    """Return SCAR-Prot, the loss proxy times protection by rank of `redundancy`, `(units,)`.
+
+    With `core`, its units are protected wholly and the others ranked among themselves.
+    """
     _check_alike(loss_proxy, redundancy=redundancy)
-    return loss_proxy * protection(rank(redundancy), floor)
+    return loss_proxy * _protected(redundancy, floor, core)
 
 
 def scar_conn(
-    loss_proxy: Tensor, connectivity: Tensor, redundancy: Tensor, floor: float = 0.2
+    loss_proxy: Tensor,
+    connectivity: Tensor,
+    redundancy: Tensor,
+    floor: float = 0.2,
+    core: Tensor | None = None,
 ) -> Tensor:
     """Return SCAR-Conn, LP (1 - conn + conn protect), `(units,)`.
 
-    A unit is discounted for repeating the core in so far as it writes where the core does.
+    A unit is discounted for repeating the core in so far as it writes where the core does. `core`
+    is as in `scar_prot`.
     """
     _check_alike(loss_proxy, connectivity=connectivity, redundancy=redundancy)
-    protect = protection(rank(redundancy), floor)
+    protect = _protected(redundancy, floor, core)
     return loss_proxy * (1 - connectivity + connectivity * protect)
+
+
+def _protected(redundancy: Tensor, floor: float, core: Tensor | None) -> Tensor:
+    if core is None:
+        return protection(rank(redundancy), floor)
+    outside = torch.ones(len(redundancy), dtype=torch.bool, device=redundancy.device)
+    outside[_numbers(core, len(redundancy))] = False
+    ranks = torch.zeros(len(redundancy), dtype=torch.float64, device=redundancy.device)
+    ranks[outside] = rank(redundancy[outside].to(torch.float64))
+    return protection(ranks, floor)
 
 
 def effective_dimension(pattern: Tensor) -> float:

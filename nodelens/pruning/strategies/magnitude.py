@@ -15,7 +15,7 @@ from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategy import Strategy
 from nodelens.pruning.units import Units
 
-__all__ = ["GlobalMagnitude", "IterativeMagnitude", "Magnitude"]
+__all__ = ["AdaptiveSensitivity", "GlobalMagnitude", "IterativeMagnitude", "Magnitude"]
 
 
 @register_strategy("magnitude", paper="Han et al. (2015), Learning both weights and connections")
@@ -69,3 +69,17 @@ class GlobalMagnitude(Magnitude):
     """Magnitude with one threshold over all layers scored, never norms or embeddings."""
 
     default_distribution = "global_threshold"
+
+
+@register_strategy("adaptive_sensitivity")
+class AdaptiveSensitivity(Magnitude):
+    """Magnitude, with a part of each layer that falls with what the loss feels of it.
+
+    `masks` takes `sensitivity={layer: loss change}`, which `budget_options` measures on batches.
+    """
+
+    default_distribution = "adaptive_sensitivity"
+    needs = ("loss",)
+
+    def _batches(self, model: ModelWrapper, batches: Iterable[Any] | None) -> Iterable[Any]:
+        return [] if batches is None else super()._batches(model, batches)
