@@ -70,6 +70,8 @@ def _problems(error: ValidationError, document: Document) -> list[str]:
     """Return one line for every mistake, in the order of the file, and how many are left out."""
     mistakes = error.errors()
     # What follows from a mistake further in, such as a list with no valid item left, is not told.
+    for mistake in mistakes:
+        mistake["loc"] = mistake.get("ctx", {}).get("path", mistake["loc"])
     outer = {cause["loc"][:end] for cause in mistakes for end in range(len(cause["loc"]))}
     placed = [(_place(m, document), m) for m in mistakes if m["loc"] not in outer]
     placed.sort(key=lambda entry: entry[0].line or 0)
@@ -94,6 +96,8 @@ def _explain(details: ErrorDetails) -> str:
         return f"unknown key (value {_shown(value)}){hint}, expected one of {', '.join(valid)}"
     if kind == "missing":
         return f"missing, expected {_describe(path)}"
+    if kind == "misplaced":
+        return str(details["msg"])
     if kind == "value_error":
         return str(details["ctx"]["error"])
     if kind == "literal_error":

@@ -3,6 +3,8 @@
 from nodelens.experiments.artifacts import RunResults
 from nodelens.experiments.experiment import Experiment
 from nodelens.experiments.general import GeneralAlignmentExperiment
+from nodelens.experiments.llm import LLMAlignmentExperiment
+from nodelens.experiments.posthoc import analyse, rebuild_report, saved_config
 from nodelens.experiments.registry import experiment_for
 from nodelens.experiments.shards import read_shards
 from nodelens.experiments.signals import Terminated, terminable
@@ -11,11 +13,15 @@ from nodelens.experiments.stage import Run, Stage
 __all__ = [
     "Experiment",
     "GeneralAlignmentExperiment",
+    "LLMAlignmentExperiment",
     "Run",
     "RunResults",
     "Stage",
     "Terminated",
+    "analyse",
     "experiment_for",
     "read_shards",
+    "rebuild_report",
+    "saved_config",
     "terminable",
 ]

@@ -52,8 +52,13 @@ class Splits:
         return fingerprint(tensor for part in parts for tensor in part.tensors)
 
     @property
-    def majority(self) -> float:
-        """Return the share of the commonest class in the test part: the accuracy of guessing."""
+    def majority(self) -> float | None:
+        """Return the share of the commonest class in the test part: the accuracy of guessing.
+
+        None for text, which has no classes.
+        """
+        if len(self.test.tensors) < 2:
+            return None
         counts = torch.bincount(self.test.tensors[1], minlength=self.classes)
         return float(counts.max()) / len(self.test)
 
