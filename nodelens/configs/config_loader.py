@@ -14,7 +14,7 @@ from nodelens.configs.document import Document, Path, Place, dotted, write_yaml
 from nodelens.configs.schema import EXPERIMENT_ALIASES, Config
 from nodelens.errors import ConfigError, nearest
 
-__all__ = ["dump_config", "load_config", "parse_config"]
+__all__ = ["dump_config", "load_config", "parse_config", "read_text"]
 
 _MOST_TOLD = 20
 
@@ -25,17 +25,21 @@ def load_config(path: str | FilePath, overrides: Iterable[str | tuple[str, objec
     """Return the configuration in the YAML file at `path`.
 
     `overrides` are `"key.sub=value"` texts, the value read as YAML, or `(key, value)` pairs; they
-    win over the file. `${NAME:default}` in a value is taken from the environment.
+    win over the file. `${NAME:-default}` in a value is taken from the environment.
     """
+    return parse_config(read_text(path), overrides, source=str(path))
+
+
+def read_text(path: str | FilePath) -> str:
+    """Return the text of a file; ConfigError, with the nearest name, when there is none."""
     try:
-        text = FilePath(path).read_text(encoding="utf-8")
+        return FilePath(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: there is no such file{_nearest_file(path)}") from error
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{_shortened(str(path), 200)}: cannot be read as UTF-8 text: {error}"
         ) from error
-    return parse_config(text, overrides, source=str(path))
 
 
 def parse_config(

@@ -100,9 +100,9 @@ class DatasetConfig(Section):
     """The data and how it is divided. The three parts share no sample."""
 
     name: str
-    """`digits` or `mnist`; for a language model a text: `pydoc`, `encyclopaedia`, `news`, a file."""
+    """`digits` or `mnist`; a language model's text: `pydoc`, `encyclopaedia`, `news` or a file."""
     folder: str | None = None
-    """A folder with the four IDX files of MNIST; without it 5,000 packaged images are used."""
+    """A folder with the IDX files of MNIST, as downloaded; without it 5,000 packaged images are used."""
     tokens: Count | None = None
     """Tokens of the text to read, all by default; for language models."""
     block_size: Count | None = None

@@ -1,6 +1,7 @@
 """Experiments: a configuration in, a run directory with results, figures and a report out."""
 
 from nodelens.experiments.artifacts import RunResults
+from nodelens.experiments.comparison import Comparison, compare
 from nodelens.experiments.experiment import Experiment
 from nodelens.experiments.general import GeneralAlignmentExperiment
 from nodelens.experiments.llm import LLMAlignmentExperiment
@@ -11,6 +12,7 @@ from nodelens.experiments.signals import Terminated, terminable
 from nodelens.experiments.stage import Run, Stage
 
 __all__ = [
+    "Comparison",
     "Experiment",
     "GeneralAlignmentExperiment",
     "LLMAlignmentExperiment",
@@ -19,6 +21,7 @@ __all__ = [
     "Stage",
     "Terminated",
     "analyse",
+    "compare",
     "experiment_for",
     "read_shards",
     "rebuild_report",

@@ -41,7 +41,8 @@ def load_language_model(config: Config) -> nn.Module:
         model = load_model(_source(config), **options)
     except (NodeLensError, TypeError) as error:
         raise config.error(("model", "name"), str(error)) from error
-    if model.module.get_output_embeddings() is None:
+    head = getattr(model.module, "get_output_embeddings", lambda: None)
+    if head() is None:
         raise config.error(("model", "name"), f"{config.model.name!r} has no language model's head")
     return model.module.eval()
 

@@ -8,9 +8,9 @@ import torch
 
 from nodelens.configs import Config
 from nodelens.errors import NodeLensError
+from nodelens.experiments.language import load_text_splits
 from nodelens.experiments.lenses import build_lens, wants_initial_weights
 from nodelens.experiments.networks import build_network
-from nodelens.experiments.language import load_text_splits
 from nodelens.experiments.splits import Splits, load_splits
 from nodelens.experiments.stage import device_of
 from nodelens.plan import MemoryPlan

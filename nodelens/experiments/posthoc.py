@@ -19,7 +19,7 @@ from nodelens.experiments.registry import experiment_for
 from nodelens.experiments.stage import Run, Stage
 from nodelens.experiments.stages.measure import write_tables
 
-__all__ = ["analyse", "rebuild_report", "saved_config"]
+__all__ = ["analyse", "opened", "rebuild_report", "saved_config"]
 
 _ORIGIN = "analysis_of"
 _MADE_BY = ("data", "network", "measure", "sensitivity")
@@ -31,7 +31,7 @@ def saved_config(directory: str | Path) -> Config:
 
     Raises OutputError for a folder that is no run, or is an analysis of another.
     """
-    folder = _opened(directory)
+    folder = opened(directory)
     if origin := folder.read_json(PROVENANCE).get(_ORIGIN):
         raise OutputError(
             f"{str(directory)!r} is an analysis of the run {origin['experiment']!r}, not a run that"
@@ -40,9 +40,7 @@ def saved_config(directory: str | Path) -> Config:
     return _config(folder)
 
 
-def analyse(
-    directory: str | Path, output_dir: str | Path, *, progress: bool = False
-) -> RunResults:
+def analyse(directory: str | Path, output_dir: str | Path, *, progress: bool = False) -> RunResults:
     """Return the results in `output_dir`: tables, figures and report from a run's saved scores.
 
     Nothing is trained or measured, and the run in `directory` stays as it is.
@@ -50,7 +48,7 @@ def analyse(
     Raises OutputError when measuring has not finished there, or `output_dir` holds anything but an
     earlier analysis.
     """
-    source, target = _opened(directory), RunFolder(output_dir)
+    source, target = opened(directory), RunFolder(output_dir)
     told = source.read_json(PROVENANCE)
     _check_measured(source, told)
     _check_apart(source, target)
@@ -74,7 +72,7 @@ def rebuild_report(directory: str | Path, *, progress: bool = False) -> RunResul
 
     Raises OutputError when the tables are not there.
     """
-    folder = _opened(directory)
+    folder = opened(directory)
     told = folder.read_json(PROVENANCE)
     _check_measured(folder, told)
     record = Record(folder, {**_facts(told), **{k: told[k] for k in (_ORIGIN,) if k in told}})
@@ -99,7 +97,8 @@ def _derived(config: Config) -> list[Stage]:
     return [stage for stage in experiment_for(config).stages() if stage.derived]
 
 
-def _opened(directory: str | Path) -> RunFolder:
+def opened(directory: str | Path) -> RunFolder:
+    """Return the folder of a run; OutputError when `directory` is none."""
     folder = RunFolder(directory)
     missing = [name for name in (CONFIG, PROVENANCE) if not folder.has(name)]
     if missing:

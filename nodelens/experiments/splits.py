@@ -67,9 +67,11 @@ def load_splits(config: Config) -> Splits:
     """Return the data set of a configuration, divided by its seed with classes balanced."""
     dataset = config.dataset
     try:
-        found = load_dataset(dataset.name, config.experiment.seed, dataset.test_fraction)
+        seed, folder = config.experiment.seed, dataset.folder
+        found = load_dataset(dataset.name, seed, dataset.test_fraction, folder)
     except NodeLensError as error:
-        raise config.error(("dataset", "name"), str(error)) from error
+        key = "name" if folder is None else "folder"
+        raise config.error(("dataset", key), str(error)) from error
     train, validation = _hold_out(found, config)
     rows = config.calibration.rows
     if rows is not None and rows > len(train):

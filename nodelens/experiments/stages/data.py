@@ -16,7 +16,7 @@ class DataStage(Stage):
     """Writes how the data set was divided and a digest of its rows."""
 
     name = "data"
-    code = ("data", "experiments/splits.py")
+    code: ClassVar[tuple[str, ...]] = ("data", "experiments/splits.py")
     rows_are: ClassVar[str] = "rows"
 
     def check(self, run: Run) -> None:

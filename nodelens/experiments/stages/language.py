@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import exp
-from typing import Any
+from typing import Any, ClassVar
 
 from nodelens.configs import Config
 from nodelens.experiments.artifacts import NETWORK
@@ -21,7 +21,11 @@ __all__ = ["LanguageModelStage", "TextStage"]
 class TextStage(DataStage):
     """Writes how the text was divided and a digest of its tokens."""
 
-    code = ("data", "experiments/splits.py", "experiments/language.py")
+    code: ClassVar[tuple[str, ...]] = (
+        "data",
+        "experiments/splits.py",
+        "experiments/language.py",
+    )
     rows_are = "blocks"
 
     def protocol(self, config: Config) -> str:

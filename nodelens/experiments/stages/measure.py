@@ -75,9 +75,9 @@ class MeasureStage(Stage):
         rows = (
             "all" if config.calibration.rows is None else f"the first {config.calibration.rows:,}"
         )
+        unit = "blocks" if config.is_language_model else "rows"
         return (
-            f"Scores are measured on {rows} training"
-            f" {'blocks' if config.is_language_model else 'rows'}, in one forward pass a batch for all"
+            f"Scores are measured on {rows} training {unit}, in one forward pass a batch for all"
             " lenses; the test part is never seen. No score depends on how rows fall into batches."
         )
 
