@@ -102,7 +102,7 @@ class DatasetConfig(Section):
     name: str
     """`digits` or `mnist`; a language model's text: `pydoc`, `encyclopaedia`, `news` or a file."""
     folder: str | None = None
-    """A folder with the IDX files of MNIST, as downloaded; without it 5,000 packaged images are used."""
+    """A folder with the IDX files of MNIST, as downloaded; without it, 5,000 packaged images."""
     tokens: Count | None = None
     """Tokens of the text to read, all by default; for language models."""
     block_size: Count | None = None

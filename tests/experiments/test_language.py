@@ -15,8 +15,10 @@ from nodelens.configs import Config, load_config
 from nodelens.configs.config_loader import parse_config
 from nodelens.errors import ConfigError
 from nodelens.experiments import LLMAlignmentExperiment, RunResults, experiment_for
+from nodelens.experiments.artifacts import FIGURES
 from nodelens.experiments.language import load_language_model, load_text_splits
 from nodelens.experiments.planning import plan_of
+from nodelens.experiments.stages.figures import FigureStage
 from tests.experiments.tiny_language_model import write_language_model
 
 TEXT = """\
@@ -83,7 +85,8 @@ def test_the_parts_of_a_text_are_stretches_of_it_that_share_no_block(finished, m
     assert whole.shape == (30, 32) and whole.unique(dim=0).shape == whole.shape
 
 
-def test_a_resumed_run_keeps_its_stages_until_the_weights_change(model, tmp_path):
+def test_a_resumed_run_keeps_its_stages_until_the_weights_change(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(FigureStage, "run", lambda self, run: run.folder.write_json(FIGURES, []))
     own = write_language_model(tmp_path / "model")
     config = configure(own, tmp_path / "run")
     LLMAlignmentExperiment(config).run(progress=False)
