@@ -248,3 +248,56 @@ def test_plan_names_the_line_of_a_budget_that_no_plan_keeps_to(config):
     assert f"{config}, line 7: " in done.stderr and "takes at least" in done.stderr
     config.write_text(CONFIG + "calibration: {memory_budget: plenty}\n")
     assert "'plenty' is no amount of memory" in call("plan", str(config)).stderr
+
+
+def test_set_is_an_override_and_findings_come_as_json(config, tmp_path):
+    folder = str(tmp_path / "out")
+    done = call("run", str(config), "--set", "training.epochs=2", "--output-dir", folder, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["headline"].startswith("14 channels")
+    assert "epochs: 2" in (tmp_path / "out/experiment_config.yaml").read_text()
+    done = call("run", str(config), "--set", "training.epoch=2")
+    assert done.exit_code == 2 and "override: training.epoch: unknown key" in done.stderr
+    again = ["run", str(config), "training.epochs=2", "--output-dir", folder]
+    assert "Stage report: " in call(*again, "--only", "report").stdout
+    assert "no stage 'reprt' (did you mean" in call(*again, "--only", "reprt").stderr
+
+
+def test_schema_is_printed_or_written(tmp_path):
+    printed = call("schema").stdout
+    assert "training" in json.loads(printed)["properties"]
+    assert call("schema", "-o", str(tmp_path / "schema.json")).stdout == ""
+    assert (tmp_path / "schema.json").read_text() == printed
+
+
+def test_import_config_writes_ours_and_lists_the_rest(tmp_path):
+    theirs, ours = tmp_path / "theirs.yaml", tmp_path / "ours.yaml"
+    theirs.write_text(
+        "experiment: {name: old, type: alignment_analysis}\nmodel: {name: mlp}\n"
+        "dataset: {name: digits}\nmetrics:\n  magnitude: {enabled: true}\npruning: {ratios: [0.5]}"
+    )
+    done = call("import-config", str(theirs), "-o", str(ours))
+    assert done.exit_code == 0, done.output
+    assert (
+        "5 keys taken over, 1 left out" in done.stderr and "line 6: pruning.ratios" in done.stderr
+    )
+    assert "Passes" in call("plan", str(ours)).output or call("plan", str(ours)).exit_code == 0
+
+
+def test_the_shell_completes_commands(monkeypatch):
+    monkeypatch.setenv("COMP_WORDS", "nodelens res")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    done = CliRunner().invoke(
+        app, [], prog_name="nodelens", env={"_NODELENS_COMPLETE": "complete_bash"}
+    )
+    assert done.stdout.split() == ["resume"]
+    assert "--install-completion" in call("--help").stdout
+
+
+def test_the_script_of_analyses_is_the_command(pytestconfig, tmp_path):
+    script = pytestconfig.rootpath / "scripts" / "run_analysis.py"
+    options = ["--results-dir", tmp_path, "--output-dir", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, script, *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "is not the directory of a run" in done.stderr

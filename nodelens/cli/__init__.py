@@ -1,6 +1,6 @@
-"""The command `nodelens`. Our own errors are one message and exit code 2.
+"""The command `nodelens`. Exit codes: 0 done, 1 a lens broke a promise (`check`), 2 a mistake.
 
-An interrupt is exit code 130, SIGTERM 143.
+A mistake is one message. An interrupt is exit code 130, SIGTERM 143.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from collections.abc import Sequence
 import typer
 
 from nodelens.cli.checking import check
+from nodelens.cli.folders import analyse, compare, report, resume
 from nodelens.cli.listing import describe, lenses
 from nodelens.cli.runs import merge, plan, run
+from nodelens.cli.writing import import_config, schema
 
 __all__ = ["app", "main"]
 
@@ -19,11 +21,26 @@ app = typer.Typer(
     name="nodelens",
     help="Which channels of a network matter, which are copies of others, what happens without.",
     no_args_is_help=True,
-    add_completion=False,
+    epilog="Exit codes: 0 done, 1 a lens failed `check`, 2 a mistake (one message), 130 Ctrl-C,"
+    " 143 SIGTERM.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run, merge, plan, lenses, describe, check):
+COMMANDS = (
+    run,
+    resume,
+    plan,
+    merge,
+    analyse,
+    report,
+    compare,
+    lenses,
+    describe,
+    check,
+    schema,
+    import_config,
+)
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,12 @@ def clean_errors() -> Iterator[None]:
 
 
 @contextmanager
-def going_on(words: list[str], options: dict[str, Any], directory: str) -> Iterator[None]:
+def going_on(
+    words: list[str],
+    options: dict[str, Any],
+    directory: str,
+    again: Sequence[str] = ("--resume",),
+) -> Iterator[None]:
     """Upon Ctrl-C or SIGTERM, say with which command the work within goes on."""
     from nodelens.experiments import terminable
 
@@ -50,7 +55,7 @@ def going_on(words: list[str], options: dict[str, Any], directory: str) -> Itera
         if not is_first():
             raise
         given = [part for name, v in options.items() if v is not None for part in (name, str(v))]
-        command = shlex.join([*_front(), *words, *given, "--resume"])
+        command = shlex.join([*_front(), *words, *given, *again])
         out = console(stderr=True)
         out.print(f"Interrupted. What was finished is whole, in {directory}", markup=False)
         out.print(f"Go on with: {command}", markup=False)

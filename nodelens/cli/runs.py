@@ -12,7 +12,13 @@ from nodelens.cli.console import clean_errors, console, going_on, is_first
 if TYPE_CHECKING:
     from nodelens.experiments import RunResults
 
-__all__ = ["merge", "plan", "run"]
+__all__ = ["AsJson", "Settings", "merge", "plan", "print_findings", "run"]
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.SUB=VALUE", help="The same, once for each value."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")]
 
 
 ConfigFile = Annotated[str, typer.Argument(help="A YAML file.", show_default=False)]
@@ -39,23 +45,32 @@ def run(
         str | None,
         typer.Option(help="Measure one share of the data, such as 1/3, for `nodelens merge`."),
     ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Do this stage alone again.")
+    ] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run an experiment and write its report; under torchrun, with all its processes."""
     given = {"output.directory": output_dir, "experiment.seed": seed, "experiment.device": device}
     named = [(key, value) for key, value in given.items() if value is not None]
+    overrides = [*(overrides or []), *(settings or [])]
     with clean_errors():
         from nodelens.configs.config_loader import load_config
         from nodelens.experiments import experiment_for
 
-        loaded = load_config(config, [*(overrides or []), *named])
+        loaded = load_config(config, [*overrides, *named])
         experiment = experiment_for(loaded)
         options = {"--output-dir": output_dir, "--seed": seed, "--device": device, "--shard": shard}
-        with going_on(["run", config, *(overrides or [])], options, loaded.output.directory):
-            results = experiment.run(resume=resume, shard=shard, progress=is_first())
-        if shard is not None:
+        with going_on(["run", config, *overrides], options, loaded.output.directory):
+            shown = is_first() and not as_json
+            results = experiment.run(resume=resume, shard=shard, progress=shown, only=only)
+        if only is not None:
+            console().print(f"\nStage {only}: {results.directory}", markup=False)
+        elif shard is not None:
             console().print(f"\nShard {shard}: {results.directory}", markup=False)
         elif is_first():
-            _print_findings(results)
+            print_findings(results, as_json)
 
 
 def merge(
@@ -80,7 +95,7 @@ def merge(
         options = {"--output-dir": output_dir}
         with going_on(["merge", *directories], options, loaded.output.directory):
             results = experiment_for(loaded).merge(directories, resume=resume)
-        _print_findings(results)
+        print_findings(results)
 
 
 def plan(
@@ -90,6 +105,7 @@ def plan(
         str | None,
         typer.Option(help="Such as '2 GiB'; wins over calibration.memory_budget."),
     ] = None,
+    settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what measuring will take: passes, reads, memory and work. Nothing is trained or read."""
@@ -98,13 +114,18 @@ def plan(
         from nodelens.configs.config_loader import load_config
         from nodelens.experiments.planning import plan_of
 
-        found = plan_of(load_config(config, [*(overrides or []), *named]))
+        found = plan_of(load_config(config, [*(overrides or []), *(settings or []), *named]))
         typer.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
 
 
-def _print_findings(results: RunResults) -> None:
+def print_findings(results: RunResults, as_json: bool = False) -> None:
+    """Print what a run found: its headline and sentences, or all of it as JSON."""
     out = console()
     findings = results.findings
+    if as_json:
+        told = {"directory": str(results.directory), "report": str(results.report), **findings}
+        typer.echo(json.dumps(told, indent=2))
+        return
     out.print()
     out.print(f"{findings['headline'].replace('`', '')}.", style="bold", markup=False)
     for sentence in findings["sentences"]:

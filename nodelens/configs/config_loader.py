@@ -14,7 +14,7 @@ from nodelens.configs.document import Document, Path, Place, dotted, write_yaml
 from nodelens.configs.schema import EXPERIMENT_ALIASES, Config
 from nodelens.errors import ConfigError, nearest
 
-__all__ = ["dump_config", "load_config", "parse_config"]
+__all__ = ["dump_config", "load_config", "parse_config", "read_text"]
 
 _MOST_TOLD = 20
 
@@ -25,17 +25,21 @@ def load_config(path: str | FilePath, overrides: Iterable[str | tuple[str, objec
     """Return the configuration in the YAML file at `path`.
 
     `overrides` are `"key.sub=value"` texts, the value read as YAML, or `(key, value)` pairs; they
-    win over the file. `${NAME:default}` in a value is taken from the environment.
+    win over the file. `${NAME:-default}` in a value is taken from the environment.
     """
+    return parse_config(read_text(path), overrides, source=str(path))
+
+
+def read_text(path: str | FilePath) -> str:
+    """Return the text of a file; ConfigError, with the nearest name, when there is none."""
     try:
-        text = FilePath(path).read_text(encoding="utf-8")
+        return FilePath(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: there is no such file{_nearest_file(path)}") from error
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{_shortened(str(path), 200)}: cannot be read as UTF-8 text: {error}"
         ) from error
-    return parse_config(text, overrides, source=str(path))
 
 
 def parse_config(
@@ -70,6 +74,8 @@ def _problems(error: ValidationError, document: Document) -> list[str]:
     """Return one line for every mistake, in the order of the file, and how many are left out."""
     mistakes = error.errors()
     # What follows from a mistake further in, such as a list with no valid item left, is not told.
+    for mistake in mistakes:
+        mistake["loc"] = mistake.get("ctx", {}).get("path", mistake["loc"])
     outer = {cause["loc"][:end] for cause in mistakes for end in range(len(cause["loc"]))}
     placed = [(_place(m, document), m) for m in mistakes if m["loc"] not in outer]
     placed.sort(key=lambda entry: entry[0].line or 0)
@@ -94,6 +100,8 @@ def _explain(details: ErrorDetails) -> str:
         return f"unknown key (value {_shown(value)}){hint}, expected one of {', '.join(valid)}"
     if kind == "missing":
         return f"missing, expected {_describe(path)}"
+    if kind == "misplaced":
+        return str(details["msg"])
     if kind == "value_error":
         return str(details["ctx"]["error"])
     if kind == "literal_error":

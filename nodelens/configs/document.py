@@ -13,12 +13,12 @@ import yaml
 
 from nodelens.errors import ConfigError
 
-__all__ = ["Document", "Path", "Place", "dotted", "write_yaml"]
+__all__ = ["OVERRIDE", "Document", "Path", "Place", "dotted", "write_yaml"]
 
 Path = tuple[str | int, ...]
 
-_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)(?::(?P<default>[^}]*))?\}")
-
+# `${NAME}`, `${NAME:default}`, and as in a shell `${NAME:-default}`.
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)(?::-?(?P<default>[^}]*))?\}")
 
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _DEEPEST = 50
@@ -85,6 +85,7 @@ class Place:
 
 
 OVERRIDE = Place("override")
+"""Where a value stands that was given beside the file."""
 
 
 @dataclass
@@ -253,6 +254,6 @@ def _from_environment(match: re.Match[str], place: Place) -> str:
     if value is None:
         raise ConfigError(
             f"{place}: the environment variable {name} is not set, and {match[0]} has no default"
-            f" (write ${{{name}:value}})"
+            f" (write ${{{name}:-value}})"
         )
     return value

@@ -16,8 +16,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
-from nodelens.configs.document import Document, Path, dotted
+from nodelens.configs.document import OVERRIDE, Document, Path, dotted
 from nodelens.errors import ConfigError
 from nodelens.memory import as_bytes
 
@@ -39,6 +40,8 @@ __all__ = [
 EXPERIMENT_ALIASES = {
     "alignment_analysis": "general_alignment",
     "vision_synergy": "general_alignment",
+    "llm_supernode": "llm_alignment",
+    "llm": "llm_alignment",
 }
 
 # Lists become tuples, so that a configuration cannot change under a running experiment.
@@ -67,8 +70,9 @@ class ExperimentConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """a name made of letters, digits, dots, dashes and underscores"""
-    type: Literal["general_alignment"] = "general_alignment"
-    """Family of the experiment; `alignment_analysis` and `vision_synergy` are the same."""
+    type: Literal["general_alignment", "llm_alignment"] = "general_alignment"
+    """`general_alignment` (also `alignment_analysis`, `vision_synergy`) or `llm_alignment` (also
+    `llm_supernode`, `llm`)."""
     seed: Seed = 0
     """Seed of the data split, the initial weights and the order of training batches."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
@@ -84,9 +88,9 @@ class ModelConfig(Section):
     """The network."""
 
     name: str
-    """Name of a built-in architecture: `mlp` or `small_cnn`."""
+    """`mlp` or `small_cnn`; a language model by packaged name, folder, GGUF file or hub name."""
     options: dict[str, Any] = {}
-    """a section of options of that architecture"""
+    """a section of options of that architecture, or of loading a language model"""
     checkpoint: str | None = None
     """A safetensors file of trained weights; without it the network is trained."""
     initial_checkpoint: str | None = None
@@ -97,7 +101,13 @@ class DatasetConfig(Section):
     """The data and how it is divided. The three parts share no sample."""
 
     name: str
-    """Name of a data set: `digits`."""
+    """`digits` or `mnist`; a language model's text: `pydoc`, `encyclopaedia`, `news` or a file."""
+    folder: str | None = None
+    """A folder with the IDX files of MNIST, as downloaded; without it, 5,000 packaged images."""
+    tokens: Count | None = None
+    """Tokens of the text to read, all by default; for language models."""
+    block_size: Count | None = None
+    """Tokens in a block, 256 by default; for language models, to which a block is a row."""
     batch_size: Count = 256
     """Rows in a batch when measuring and evaluating; no score depends on it."""
     validation_fraction: Fraction = 0.15
@@ -248,9 +258,43 @@ class Config(Section):
         """Return the family of the experiment, aliases resolved."""
         return self.experiment.type
 
+    @property
+    def is_language_model(self) -> bool:
+        """Return whether the network reads text."""
+        return self.experiment.type == "llm_alignment"
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Config:
+        """Refuse values that this family of experiments would not look at."""
+        family = self.experiment.type
+        if unread := [key for key, given in self._only_for_others() if given]:
+            problem = f"not read by {family!r} experiments, expected to be left out"
+            where = {"path": tuple(unread[0].split(".")), "problem": problem}
+            raise PydanticCustomError("misplaced", "{problem}", where)
+        return self
+
+    def _only_for_others(self) -> list[tuple[str, bool]]:
+        model, dataset = self.model, self.dataset
+        if not self.is_language_model:
+            return [
+                ("dataset.tokens", dataset.tokens is not None),
+                ("dataset.block_size", dataset.block_size is not None),
+            ]
+        return [
+            ("model.checkpoint", model.checkpoint is not None),
+            ("model.initial_checkpoint", model.initial_checkpoint is not None),
+            ("dataset.folder", dataset.folder is not None),
+            ("training", self.training != TrainingConfig()),
+            ("sensitivity", self.sensitivity is not None),
+        ]
+
     def __eq__(self, other: object) -> bool:
         """Tell whether every value is the same, wherever it was written."""
         return isinstance(other, Config) and self.model_dump() == other.model_dump()
+
+    def is_overridden(self, path: Path) -> bool:
+        """Return whether the value at `path` was given beside the file, as on the command line."""
+        return self._source is not None and self._source.place(path) == OVERRIDE
 
     def error(self, path: Path, problem: str) -> ConfigError:
         """Return an error about the value at `path` that names its file and line."""

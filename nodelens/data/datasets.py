@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
+from nodelens.data.idx import read_mnist
 from nodelens.data.share import Share
 from nodelens.errors import InvalidValueError, UnknownNameError, nearest
 
@@ -41,8 +42,13 @@ def dataset_names() -> list[str]:
     return sorted(_SOURCES)
 
 
-def load_dataset(name: str, seed: int = 0, test_fraction: float = 0.2) -> ImageDataset:
+def load_dataset(
+    name: str, seed: int = 0, test_fraction: float = 0.2, folder: str | Path | None = None
+) -> ImageDataset:
     """Return the data set called `name`, split into train and test by `seed`, classes balanced.
+
+    `folder` holds the four IDX files of MNIST proper, gzipped or not, or has them under `MNIST/raw`
+    as torchvision leaves them; without it `mnist` is the 5,000 images that come in a package.
 
     The same seed and fraction give the same split on every machine.
 
@@ -52,7 +58,8 @@ def load_dataset(name: str, seed: int = 0, test_fraction: float = 0.2) -> ImageD
 
     Raises:
         UnknownNameError: no such data set.
-        InvalidValueError: a fraction outside `(0, 1)`, or a data set that is not installed.
+        InvalidValueError: a fraction outside `(0, 1)`, a data set that is not installed, or a
+            folder without its files.
     """
     if name not in _SOURCES:
         raise UnknownNameError(
@@ -60,7 +67,9 @@ def load_dataset(name: str, seed: int = 0, test_fraction: float = 0.2) -> ImageD
         )
     if not 0 < test_fraction < 1:
         raise InvalidValueError(f"test_fraction is {test_fraction}, expected between 0 and 1")
-    images, labels, note = _SOURCES[name]()
+    if folder is not None and name != "mnist":
+        raise InvalidValueError(f"{name!r} is read from a package, expected no folder")
+    images, labels, note = _SOURCES[name]() if folder is None else read_mnist(Path(folder))
     train, test = _split(images, labels, seed, test_fraction)
     return ImageDataset(
         name=name,
@@ -102,7 +111,10 @@ def _digits() -> tuple[Tensor, Tensor, str]:
 def _mnist() -> tuple[Tensor, Tensor, str]:
     table = np.loadtxt(_mnist_file(), delimiter=",", dtype=np.uint8)
     images = torch.from_numpy(table[:, :-1] / np.float32(255)).view(-1, 1, 28, 28)
-    note = f"a slice of the MNIST training set: {len(images)} of its 60,000 images, 28 x 28"
+    note = (
+        f"a slice of the MNIST training set: {len(images)} of its 60,000 images, 28 x 28"
+        " (MNIST proper is not there: no folder was given)"
+    )
     return images, torch.from_numpy(table[:, -1]).long(), note
 
 

@@ -20,6 +20,7 @@ DATASET = "results/dataset.json"
 NETWORK = "results/network.json"
 TRAINING = "results/training.csv"
 SCORES = "results/scores"
+SCORE_FILES = (f"{SCORES}/scores.safetensors", f"{SCORES}/result.json")
 STATE = "results/state.safetensors"
 SCORES_TABLE = "results/scores.csv"
 CHANNELS = "results/channels.csv"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +14,18 @@ import torch
 from nodelens.configs import Config
 from nodelens.configs.config_loader import dump_config
 from nodelens.data import Share
-from nodelens.errors import ConfigError, InvalidValueError, MergeError, NodeLensError
-from nodelens.experiments.artifacts import CONFIG, LOG, RunResults
+from nodelens.errors import (
+    ConfigError,
+    InvalidValueError,
+    MergeError,
+    UnknownNameError,
+    nearest,
+)
+from nodelens.experiments.artifacts import CONFIG, RunResults
 from nodelens.experiments.console import Display
-from nodelens.experiments.folder import RunFolder
+from nodelens.experiments.folder import PROVENANCE, RunFolder
 from nodelens.experiments.networks import build_network
+from nodelens.experiments.perform import closing, logged, perform
 from nodelens.experiments.provenance import environment, source_code
 from nodelens.experiments.record import Record, key_of
 from nodelens.experiments.shards import adopt, read_shards, shard_directory
@@ -50,7 +56,12 @@ class Experiment(ABC):
         """Return the stages in the order they run."""
 
     def run(
-        self, *, resume: bool = False, progress: bool = True, shard: str | Share | None = None
+        self,
+        *,
+        resume: bool = False,
+        progress: bool = True,
+        shard: str | Share | None = None,
+        only: str | None = None,
     ) -> RunResults:
         """Return the results, once every stage is done.
 
@@ -60,6 +71,9 @@ class Experiment(ABC):
         files whole and says so in `provenance.json`. Under `torchrun` all ranks measure, and rank 0
         does the rest. With `shard`, `i/n`, that share alone is measured, in a directory of its own,
         for `merge`.
+
+        With `only`, that stage alone is done again; what it needs must have finished in the folder
+        with the same settings and code, else InvalidValueError, and nothing is changed.
         """
         share = Share.parse(shard) if isinstance(shard, str) else shard
         folder = RunFolder(shard_directory(self.config.output.directory, share))
@@ -68,7 +82,7 @@ class Experiment(ABC):
                 raise InvalidValueError(
                     f"shard {share} on {ranks.count} ranks: expected shards, or ranks, not both"
                 )
-            run = Run(self.config, folder, ranks=ranks, resume=resume, shard=share)
+            run = Run(self.config, folder, ranks=ranks, resume=resume, shard=share, only=only)
             return self._finish(run, progress)
 
     def merge(
@@ -84,6 +98,8 @@ class Experiment(ABC):
         return self._finish(Run(self.config, folder, resume=resume, shards=shards), progress)
 
     def _finish(self, run: Run, progress: bool) -> RunResults:
+        _known(run.only, self._stages(run))
+        run.device  # noqa: B018 - a device that is not there is told before any work
         for stage in self.stages():
             stage.check(run)
         with _threads(run):
@@ -97,9 +113,26 @@ class Experiment(ABC):
         return RunResults(run.folder.root)
 
     def _lead(self, run: Run, progress: bool) -> None:
+        stages = self._stages(run)
+        if run.only is not None:
+            self._check_needed(run, stages)
         run.folder.prepare()
-        with _logging(run) as log:
-            self._run_stages(run, self._stages(run), Display(progress), log)
+        with logged(run) as log:
+            self._run_stages(run, stages, Display(progress), log)
+
+    def _check_needed(self, run: Run, stages: Sequence[Stage]) -> None:
+        """Raise InvalidValueError unless all that `run.only` needs has finished as it would now."""
+        keys: dict[str, str] = {}
+        record = Record(run.folder, {}) if run.folder.has(PROVENANCE) else None
+        needed = _needed(str(run.only), stages)
+        for stage in stages:
+            key = keys[stage.name] = self._key(stage, run, keys)
+            if stage.name in needed and not (record and record.is_done(stage.name, key)):
+                raise InvalidValueError(
+                    f"stage {run.only!r} needs {stage.name!r}, which has not finished in"
+                    f" {str(run.folder.root)!r} with these settings and this code; expected a run"
+                    " with --resume first"
+                )
 
     def _assist(self, run: Run) -> None:
         """Do another rank's part: of the stages that rank 0 does not keep, its share."""
@@ -116,23 +149,28 @@ class Experiment(ABC):
         self, run: Run, stages: Sequence[Stage], display: Display, log: logging.Logger
     ) -> None:
         record = self._open_record(run, stages)
-        with _closing(record, log):
+        with closing(record, log):
             taken = [stage.name for stage in stages[: _last_shared(stages)] if run.shards]
             if run.shards:
                 adopt(run.shards[0], record, taken)
             keys: dict[str, str] = {}
             for stage in stages:
                 key = keys[stage.name] = self._key(stage, run, keys)
+                if run.only not in (None, stage.name):
+                    if stage.shared:
+                        run.ranks.from_first(lambda: True)
+                    continue
                 done = record.is_done(stage.name, key)
                 if stage.name in taken and not done:
                     raise MergeError(
                         f"{run.shards[0]}: the files of its stage {stage.name!r}, or nodelens's"
                         " code, changed since; expected them as they were"
                     )
-                keep = done and (run.resume or stage.reusable or stage.name in taken)
+                keep = done and not run.only
+                keep = keep and (run.resume or stage.reusable or stage.name in taken)
                 if stage.shared:
                     run.ranks.from_first(lambda keep=keep: keep)  # type: ignore[misc]
-                self._one(stage, run, record, key, display, log, keep=keep)
+                perform(stage, run, record, key, display, log, keep=keep)
 
     def _open_record(self, run: Run, stages: Sequence[Stage]) -> Record:
         experiment = self.config.experiment
@@ -157,36 +195,30 @@ class Experiment(ABC):
         needed = [keys[name] for name in stage.needs if name in keys]
         return key_of(stage.name, stage.settings(run), source_code(*stage.code), needed)
 
-    @staticmethod
-    def _one(
-        stage: Stage,
-        run: Run,
-        record: Record,
-        key: str,
-        display: Display,
-        log: logging.Logger,
-        *,
-        keep: bool,
-    ) -> None:
-        if keep:
-            summary = record.data["stages"][stage.name]["summary"]
-            log.info("%s: kept (%s)", stage.name, summary)
-            display.done(stage.name, summary, None)
-            return
-        log.info("%s: started", stage.name)
-        record.begin(stage.name, key)
-        started = time.perf_counter()
-        with display.bar(stage.name) as run.advance:
-            summary = stage.run(run)
-        seconds = time.perf_counter() - started
-        record.end(stage.name, seconds, summary)
-        stage.tidy(run)
-        log.info("%s: finished in %.1f s (%s)", stage.name, seconds, summary)
-        display.done(stage.name, summary, seconds)
-
 
 def _last_shared(stages: Sequence[Stage]) -> int:
     return max(number for number, stage in enumerate(stages) if stage.shared)
+
+
+def _known(only: str | None, stages: Sequence[Stage]) -> None:
+    names = [stage.name for stage in stages]
+    if only is not None and only not in names:
+        raise UnknownNameError(
+            f"no stage {only!r}{nearest(only, names)}; this run has {', '.join(names)}"
+        )
+
+
+def _needed(name: str, stages: Sequence[Stage]) -> set[str]:
+    """Return the stages that `name` needs, and those that they need."""
+    direct = {stage.name: stage.needs for stage in stages}
+    found: set[str] = set()
+    waiting = [*direct[name]]
+    while waiting:
+        other = waiting.pop()
+        if other in direct and other not in found:
+            found.add(other)
+            waiting += direct[other]
+    return found
 
 
 @contextmanager
@@ -197,8 +229,7 @@ def _threads(run: Run) -> Iterator[None]:
     slower on a busy one; and one thread adds up in the same order on every machine.
     """
     before = torch.get_num_threads()
-    parameters = sum(p.numel() for p in build_network(run.config, run.splits).parameters())
-    if run.device.type == "cpu" and parameters < _SMALL:
+    if run.device.type == "cpu" and _is_small(run):
         torch.set_num_threads(1)
     try:
         yield
@@ -206,35 +237,8 @@ def _threads(run: Run) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def _closing(record: Record, log: logging.Logger) -> Iterator[None]:
-    """Note in the record how the run ended, however it did."""
-    status = "failed"
-    try:
-        yield
-        status = "finished"
-    except KeyboardInterrupt:
-        status = "interrupted"
-        raise
-    except NodeLensError as error:
-        log.error("%s", error)
-        raise
-    finally:
-        record.close(status)
-        log.info("run %s", status)
-
-
-@contextmanager
-def _logging(run: Run) -> Iterator[logging.Logger]:
-    log = logging.getLogger("nodelens.experiments")
-    handler = logging.FileHandler(run.folder.path(LOG), encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = log.level
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)
-    try:
-        yield log
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
-        handler.close()
+def _is_small(run: Run) -> bool:
+    if run.config.is_language_model:
+        return False
+    parameters = build_network(run.config, run.splits).parameters()
+    return sum(p.numel() for p in parameters) < _SMALL

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nodelens.configs import Config
 from nodelens.errors import NodeLensError, OutputError, UnknownNameError
 from nodelens.experiments.folder import RunFolder
+from nodelens.experiments.language import load_language_model
 from nodelens.experiments.splits import Splits
 from nodelens.files import load_tensors
 from nodelens.model.architectures import build_model
@@ -23,7 +24,12 @@ INITIAL = "checkpoints/initial.safetensors"
 
 
 def build_network(config: Config, splits: Splits) -> nn.Module:
-    """Return the network with its initial weights, drawn from the seed of the experiment."""
+    """Return the network with its initial weights, drawn from the seed of the experiment.
+
+    A language model comes with the weights it has.
+    """
+    if config.is_language_model:
+        return load_language_model(config)
     options = {"seed": config.experiment.seed, **config.model.options}
     try:
         return build_model(config.model.name, shape=splits.shape, classes=splits.classes, **options)
@@ -36,16 +42,21 @@ def build_network(config: Config, splits: Splits) -> nn.Module:
 def stored_weights(folder: RunFolder) -> dict[str, Weights | None]:
     """Return the `trained` and `initial` weights of a run.
 
-    The initial ones are None for a checkpoint that came without them.
+    The initial ones are None for a checkpoint that came without them, both for a language model,
+    whose weights stay where they are.
     """
-    initial = folder.read_tensors(INITIAL) if folder.has(INITIAL) else None
-    return {"trained": folder.read_tensors(TRAINED), "initial": initial}
+    names = {"trained": TRAINED, "initial": INITIAL}
+    return {
+        key: folder.read_tensors(name) if folder.has(name) else None for key, name in names.items()
+    }
 
 
-def load_network(config: Config, splits: Splits, weights: Weights) -> nn.Module:
-    """Return the network with these weights, in evaluation mode."""
+def load_network(config: Config, splits: Splits, weights: Weights | None) -> nn.Module:
+    """Return the network with these weights, in evaluation mode; None leaves a language model's."""
     network = build_network(config, splits)
-    network.load_state_dict(weights)
+    if not config.is_language_model:
+        assert weights is not None, "the network stage writes them"
+        network.load_state_dict(weights)
     return network.eval()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from nodelens.configs import Config
 from nodelens.experiments.experiment import Experiment
 from nodelens.experiments.general import GeneralAlignmentExperiment
+from nodelens.experiments.llm import LLMAlignmentExperiment
 
 __all__ = ["experiment_for"]
 
 _EXPERIMENTS: dict[str, type[Experiment]] = {
-    experiment.type: experiment for experiment in (GeneralAlignmentExperiment,)
+    experiment.type: experiment
+    for experiment in (GeneralAlignmentExperiment, LLMAlignmentExperiment)
 }
 
 

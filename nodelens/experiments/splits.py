@@ -52,8 +52,13 @@ class Splits:
         return fingerprint(tensor for part in parts for tensor in part.tensors)
 
     @property
-    def majority(self) -> float:
-        """Return the share of the commonest class in the test part: the accuracy of guessing."""
+    def majority(self) -> float | None:
+        """Return the share of the commonest class in the test part: the accuracy of guessing.
+
+        None for text, which has no classes.
+        """
+        if len(self.test.tensors) < 2:
+            return None
         counts = torch.bincount(self.test.tensors[1], minlength=self.classes)
         return float(counts.max()) / len(self.test)
 
@@ -62,9 +67,11 @@ def load_splits(config: Config) -> Splits:
     """Return the data set of a configuration, divided by its seed with classes balanced."""
     dataset = config.dataset
     try:
-        found = load_dataset(dataset.name, config.experiment.seed, dataset.test_fraction)
+        seed, folder = config.experiment.seed, dataset.folder
+        found = load_dataset(dataset.name, seed, dataset.test_fraction, folder)
     except NodeLensError as error:
-        raise config.error(("dataset", "name"), str(error)) from error
+        key = "name" if folder is None else "folder"
+        raise config.error(("dataset", key), str(error)) from error
     train, validation = _hold_out(found, config)
     rows = config.calibration.rows
     if rows is not None and rows > len(train):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nodelens.configs import Config
 from nodelens.data import Share
 from nodelens.experiments.folder import RunFolder
+from nodelens.experiments.language import load_text_splits
 from nodelens.experiments.networks import load_network, stored_weights
 from nodelens.experiments.splits import Splits, load_splits
 from nodelens.statistics.distributed import Ranks
@@ -29,8 +30,8 @@ class Run:
     """What every stage of a run shares: configuration, folder, device, data and network.
 
     `advance(done, total)` moves the progress bar of the stage under way. `ranks` are the processes
-    of the run, `shard` the share of the stream when it measures only that, and `shards` those that
-    it merges.
+    of the run, `shard` the share of the stream when it measures only that, `shards` those that it
+    merges, and `only` the one stage that is done again.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Run:
         resume: bool = False,
         shard: Share | None = None,
         shards: Sequence[Shard] = (),
+        only: str | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
@@ -49,7 +51,7 @@ class Run:
         self.resume = resume
         self.shard = shard
         self.shards = shards
-        self.device = device_of(config, self.ranks.device)
+        self.only = only
         self.advance: Advance = lambda done, total: None
 
     @property
@@ -58,9 +60,15 @@ class Run:
         return self.shard or Share(self.ranks.index, self.ranks.count)
 
     @cached_property
+    def device(self) -> torch.device:
+        """Return what the network runs on; ConfigError when this machine has no such device."""
+        return device_of(self.config, self.ranks.device)
+
+    @cached_property
     def splits(self) -> Splits:
         """Return the data in its parts."""
-        return load_splits(self.config)
+        load = load_text_splits if self.config.is_language_model else load_splits
+        return load(self.config)
 
     @cached_property
     def weights(self) -> dict[str, dict[str, Tensor] | None]:
@@ -70,9 +78,7 @@ class Run:
     @cached_property
     def network(self) -> nn.Module:
         """Return the trained network on the device of the run."""
-        trained = self.weights["trained"]
-        assert trained is not None
-        return load_network(self.config, self.splits, trained).to(self.device)
+        return load_network(self.config, self.splits, self.weights["trained"]).to(self.device)
 
 
 class Stage(ABC):
@@ -90,6 +96,8 @@ class Stage(ABC):
     """Whether an earlier outcome is taken up even when the run is not resumed."""
     shared: ClassVar[bool] = False
     """Whether all ranks work on it; the others only `assist` rank 0, which writes."""
+    derived: ClassVar[bool] = False
+    """Whether it reads nothing but files of the run: no data, no network."""
 
     def check(self, run: Run) -> None:
         """Raise ConfigError for settings that cannot work; called before any stage runs."""

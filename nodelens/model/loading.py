@@ -9,7 +9,7 @@ from nodelens.errors import OutputError, closest, nearest
 from nodelens.model.packaged import packaged_names
 from nodelens.model.wrapper import ModelWrapper
 
-__all__ = ["load_model"]
+__all__ = ["load_model", "load_tokenizer"]
 
 _PATIENCE = 5.0
 """Seconds that the hub has for an answer whether it has a model."""
@@ -36,6 +36,18 @@ def load_model(name_or_path: str, **options: Any) -> ModelWrapper:
         raise OutputError(f"no model could be loaded from {name_or_path!r}: {failure}") from failure
     wrapper.tokenizer = _tokenizer(name_or_path, options)
     return wrapper
+
+
+def load_tokenizer(name_or_path: str, **options: Any) -> Any:
+    """Return the tokenizer of a Hugging Face model alone, None for a folder that has none.
+
+    `options` are those of :func:`load_model`. Raises OutputError when nothing can be loaded.
+    """
+    _check_reachable(name_or_path, options)
+    try:
+        return _tokenizer(name_or_path, options)
+    except (OSError, ValueError) as failure:
+        raise OutputError(f"no tokenizer in {name_or_path!r}: {failure}") from failure
 
 
 def _check_reachable(name: str, options: dict[str, Any]) -> None:

@@ -20,7 +20,8 @@ class Evidence:
     """The tables that findings are read from.
 
     `channels` has a row a channel: `layer`, `channel`, then a column a score. `correlation` and
-    `layer_ranks` are those of the figures; `sensitivity` is None when nothing was silenced.
+    `layer_ranks` are those of the figures; `sensitivity` is None when nothing was silenced. A
+    classifier has an accuracy, a language model a perplexity on rows that are blocks of tokens.
     """
 
     channels: pd.DataFrame
@@ -32,7 +33,9 @@ class Evidence:
     dataset: str
     classes: int
     rows: Mapping[str, int]
-    accuracy: float
+    accuracy: float | None = None
+    perplexity: float | None = None
+    rows_are: str = "rows"
     sensitivity: pd.DataFrame | None = None
 
 
@@ -71,12 +74,12 @@ def find(evidence: Evidence) -> Findings:
     rows = evidence.rows
     lede = (
         f"A `{evidence.network}` on {evidence.dataset}. {size.capitalize()}, measured by"
-        f" {len(scores)} scores on {rows['calibration']:,} training rows and tested on"
-        f" {rows['test']:,} rows held out."
+        f" {len(scores)} scores on {rows['calibration']:,} training {evidence.rows_are} and tested"
+        f" on {rows['test']:,} {evidence.rows_are} held out."
     )
     number, sentence = by_channel.redundancy(evidence.channels, evidence.units)
     dead_number, dead_sentence = by_channel.dead(evidence.channels)
-    numbers = [_whole_network(evidence), *(orders.numbers() if orders else [])]
+    numbers = [*_whole_network(evidence), *(orders.numbers() if orders else [])]
     return Findings(
         headline=orders.headline() if orders else f"{size}, measured by {len(scores)} scores",
         lede=lede,
@@ -95,13 +98,15 @@ def find(evidence: Evidence) -> Findings:
     )
 
 
-def _whole_network(evidence: Evidence) -> tuple[str, str, str]:
+def _whole_network(evidence: Evidence) -> list[tuple[str, str, str]]:
+    if evidence.perplexity is not None:
+        note = f"on {evidence.rows['test']:,} {evidence.rows_are} held out"
+        return [(f"{evidence.perplexity:.4g}", "perplexity of the whole network", note)]
+    if evidence.accuracy is None:
+        return []
     low, high = by_channel.wilson(evidence.accuracy, evidence.rows["test"])
-    return (
-        f"{evidence.accuracy:.1%}",
-        "accuracy of the whole network",
-        f"95% interval {low:.1%} to {high:.1%}; guessing gives about {1 / evidence.classes:.0%}",
-    )
+    note = f"95% interval {low:.1%} to {high:.1%}; guessing gives about {1 / evidence.classes:.0%}"
+    return [(f"{evidence.accuracy:.1%}", "accuracy of the whole network", note)]
 
 
 def _readings(evidence: Evidence, orders: Orders | None) -> dict[str, str]:

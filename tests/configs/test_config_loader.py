@@ -117,7 +117,7 @@ def test_a_mistake_is_told_with_line_key_value_and_what_was_expected(old, new, s
 
 def test_a_misspelt_word_is_told_the_nearest():
     said = complaint("seed:", "type: vision_sinergy\n  seed:")
-    assert "'vision_sinergy', expected 'general_alignment', 'alignment_analysis' or" in said
+    assert "'vision_sinergy', expected 'general_alignment', 'llm_alignment', " in said
     assert "(did you mean 'vision_synergy'?)" in said
 
 

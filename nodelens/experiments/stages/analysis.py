@@ -29,6 +29,7 @@ class AnalysisStage(Stage):
     name = "analysis"
     needs = ("data", "network", "measure", "sensitivity")
     code = ("report", "experiments/stages/analysis.py")
+    derived = True
 
     def settings(self, run: Run) -> Any:
         return {"model": run.config.model.name}
@@ -60,11 +61,13 @@ class AnalysisStage(Stage):
                 layer_ranks=ranks,
                 units=results.scores.units,
                 importance=results.scores.importance,
-                network=run.config.model.name,
+                network=results.network["name"],
                 dataset=results.dataset["note"],
                 classes=results.dataset["classes"],
                 rows=results.dataset["rows"],
-                accuracy=results.network["test_accuracy"],
+                rows_are=results.dataset.get("rows_are", "rows"),
+                accuracy=results.network.get("test_accuracy"),
+                perplexity=results.network.get("test_perplexity"),
                 sensitivity=results.sensitivity,
             )
         )

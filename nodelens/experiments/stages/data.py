@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import Any, ClassVar
 
 from nodelens.configs import Config
 from nodelens.experiments.artifacts import DATASET
@@ -15,7 +16,8 @@ class DataStage(Stage):
     """Writes how the data set was divided and a digest of its rows."""
 
     name = "data"
-    code = ("data", "experiments/splits.py")
+    code: ClassVar[tuple[str, ...]] = ("data", "experiments/splits.py")
+    rows_are: ClassVar[str] = "rows"
 
     def check(self, run: Run) -> None:
         run.splits  # noqa: B018 - loading it raises what is wrong with the section
@@ -44,12 +46,14 @@ class DataStage(Stage):
             "shape": list(splits.shape),
             "classes": splits.classes,
             "rows": splits.rows,
+            "rows_are": self.rows_are,
             "guessing_accuracy": splits.majority,
             "fingerprint": splits.fingerprint,
         }
         run.folder.write_json(DATASET, about)
+        logging.getLogger("nodelens.experiments").info("data: %s", splits.note)
         rows = splits.rows
         return (
             f"{splits.name}: {rows['train']:,} training, {rows['validation']:,} validation,"
-            f" {rows['test']:,} test rows"
+            f" {rows['test']:,} test {self.rows_are}"
         )

@@ -40,6 +40,7 @@ class FigureStage(Stage):
     name = "figures"
     needs = ("data", "measure", "sensitivity", "analysis")
     code = ("figures", "experiments/stages/figures.py")
+    derived = True
 
     def settings(self, run: Run) -> Any:
         return {}

@@ -9,7 +9,8 @@ from nodelens.aggregator import Aggregator
 from nodelens.checkpoint import check_same
 from nodelens.configs import Config
 from nodelens.errors import MergeError, NodeLensError
-from nodelens.experiments.artifacts import CHANNELS, SCORES, SCORES_TABLE, STATE
+from nodelens.experiments.artifacts import CHANNELS, SCORE_FILES, SCORES, SCORES_TABLE, STATE
+from nodelens.experiments.folder import RunFolder
 from nodelens.experiments.lenses import build_lens, check_lenses, wants_initial_weights
 from nodelens.experiments.networks import build_network
 from nodelens.experiments.provenance import package_code, source_code
@@ -20,7 +21,7 @@ from nodelens.model.fingerprint import model_fingerprint
 from nodelens.result import LensResult
 from nodelens.settled import Settled
 
-__all__ = ["MeasureStage"]
+__all__ = ["MeasureStage", "write_tables"]
 
 _UNFINISHED = "checkpoints/measure-{}-of-{}.safetensors"
 _OF_ONE_STREAM = {
@@ -59,6 +60,7 @@ class MeasureStage(Stage):
         network = build_network(run.config, run.splits)
         model = run.config.model
         known = model.checkpoint is None or model.initial_checkpoint is not None
+        known = known and not run.config.is_language_model
         inputs = run.splits.train.tensors[0][:2]
         check_lenses(run.config, network, inputs, network.state_dict() if known else None)
         build_lens(run.config)
@@ -82,9 +84,10 @@ class MeasureStage(Stage):
         rows = (
             "all" if config.calibration.rows is None else f"the first {config.calibration.rows:,}"
         )
+        unit = "blocks" if config.is_language_model else "rows"
         return (
-            f"Scores are measured on {rows} training rows, in one forward pass a batch for all"
-            " lenses; the test rows are never seen. No score depends on how rows fall into batches."
+            f"Scores are measured on {rows} training {unit}, in one forward pass a batch for all"
+            " lenses; the test part is never seen. No score depends on how rows fall into batches."
             f"{_followed(config)}"
         )
 
@@ -248,12 +251,17 @@ def _check_unfinished(run: Run, code: tuple[str, ...]) -> None:
 def _write(run: Run, result: LensResult) -> tuple[int, int]:
     """Write the scores as tensors and tables, and return how many channels and scores."""
     result.save(run.folder.path(SCORES))
-    run.folder.note([f"{SCORES}/scores.safetensors", f"{SCORES}/result.json"])
+    run.folder.note(SCORE_FILES)
+    return write_tables(run.folder, result)
+
+
+def write_tables(folder: RunFolder, result: LensResult) -> tuple[int, int]:
+    """Write the scores as tables, and return how many channels and scores there are."""
     table = result.to_pandas()
-    run.folder.write_table(SCORES_TABLE, table)
+    folder.write_table(SCORES_TABLE, table)
     table = table[table["channel"].notna()]
     wide = table.pivot(index=["layer", "channel"], columns="score", values="value")
     wide = wide.reindex(index=table.set_index(["layer", "channel"]).index.unique())
     channels = wide[list(dict.fromkeys(table["score"]))].reset_index()
-    run.folder.write_table(CHANNELS, channels)
+    folder.write_table(CHANNELS, channels)
     return len(channels), channels.shape[1] - 2

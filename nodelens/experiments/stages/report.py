@@ -11,6 +11,7 @@ from nodelens.configs import Config
 from nodelens.configs.document import write_yaml
 from nodelens.experiments.artifacts import CHANNELS, FIGURES, REPORT, SCORES, RunResults
 from nodelens.experiments.folder import RunFolder
+from nodelens.experiments.language import shown_name
 from nodelens.experiments.stage import Run, Stage
 from nodelens.figures.style import shown_unit
 from nodelens.report import Figure, Findings, Page, Table, render_page
@@ -18,6 +19,7 @@ from nodelens.report import Figure, Findings, Page, Table, render_page
 __all__ = ["ReportStage", "channel_data"]
 
 MOST_CHANNELS = 20_000
+_PLACES = {"model": ("checkpoint", "initial_checkpoint"), "dataset": ("name", "folder")}
 
 
 class ReportStage(Stage):
@@ -26,6 +28,7 @@ class ReportStage(Stage):
     name = "report"
     needs = ("data", "network", "measure", "sensitivity", "analysis", "figures")
     code = ("report", "figures/style.py", "experiments/stages/report.py")
+    derived = True
 
     def settings(self, run: Run) -> Any:
         return {"experiment": run.config.experiment.model_dump(mode="json")}
@@ -146,9 +149,11 @@ def _facts(provenance: dict[str, Any], results: RunResults) -> dict[str, str]:
 def _shared_config(config: Config) -> str:
     """Return the configuration as YAML without the places of files: a report is passed on."""
     plain = config.model_dump(mode="json", exclude={"output"})
-    for key in ("checkpoint", "initial_checkpoint"):
-        if plain["model"][key] is not None:
-            plain["model"][key] = Path(plain["model"][key]).name
+    plain["model"]["name"] = shown_name(config)
+    for section, keys in _PLACES.items():
+        for key in keys:
+            if plain[section][key] is not None:
+                plain[section][key] = Path(plain[section][key]).name
     return write_yaml(plain)
 
 

@@ -1,0 +1,110 @@
+"""The commands on finished or unfinished runs: `resume`, `analyse`, `report`, `compare`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nodelens.cli.console import clean_errors, console, going_on, is_first
+from nodelens.cli.runs import AsJson, Settings, print_findings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+__all__ = ["analyse", "compare", "report", "resume"]
+
+Directory = Annotated[str, typer.Argument(metavar="DIR", help="A run directory.")]
+
+
+def resume(directory: Directory, settings: Settings = None, as_json: AsJson = False) -> None:
+    """Go on with a run where it stopped, with the configuration that is in its directory."""
+    with clean_errors():
+        from nodelens.configs.config_loader import load_config
+        from nodelens.experiments import RunResults, experiment_for, saved_config
+        from nodelens.experiments.artifacts import CONFIG
+
+        saved = saved_config(directory)
+        path = RunResults(directory).folder.path(CONFIG)
+        place = ("output.directory", saved.output.directory)
+        loaded = load_config(path, [*(settings or []), place]) if settings else saved
+        words = ["resume", directory, *(f"--set={setting}" for setting in settings or [])]
+        with going_on(words, {}, directory, again=()):
+            shown = is_first() and not as_json
+            results = experiment_for(loaded).run(resume=True, progress=shown)
+        if is_first():
+            print_findings(results, as_json)
+
+
+def analyse(
+    directory: Directory,
+    output_dir: Annotated[
+        str, typer.Option(help="Where tables, figures and report go: a new folder.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Make tables, figures and report again from a run's saved scores, in another folder."""
+    with clean_errors():
+        from nodelens.experiments import analyse as analyse_run
+
+        print_findings(analyse_run(directory, output_dir, progress=not as_json), as_json)
+
+
+def report(directory: Directory, as_json: AsJson = False) -> None:
+    """Make the figures and the report of a run again from its tables, in its own directory."""
+    with clean_errors():
+        from nodelens.experiments import rebuild_report
+
+        print_findings(rebuild_report(directory, progress=not as_json), as_json)
+
+
+def compare(
+    directories: Annotated[list[str], typer.Argument(metavar="DIR...", help="Run directories.")],
+    output_dir: Annotated[
+        str | None, typer.Option(help="Write every table as CSV into this folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare runs and seeds: how alike scores rank channels, and accuracy with intervals."""
+    with clean_errors():
+        from nodelens.experiments import compare as compare_runs
+
+        found = compare_runs(directories)
+        if output_dir is not None:
+            found.save(output_dir)
+        if as_json:
+            typer.echo(json.dumps(found.to_json(), indent=2))
+            return
+        out = console()
+        for name, table in found.tables.items():
+            if not table.empty:
+                out.print(f"\n{_TITLES[name]}", style="bold", markup=False)
+                out.print(_printed(table))
+        for note in found.notes:
+            out.print(f"\nNote: {note}.", markup=False)
+
+
+_TITLES = {
+    "runs": "Runs",
+    "networks": "Whole networks: mean and 95% interval over runs",
+    "agreement": "Rank agreement of scores within layers (Spearman)",
+    "curves": "Test accuracy by share of channels silenced: mean and 95% interval over runs",
+}
+
+
+def _printed(table: pd.DataFrame) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    printed = Table(*(str(name).replace("_", " ") for name in table.columns), box=None)
+    for row in table.itertuples(index=False, name=None):
+        printed.add_row(*(escape(_cell(value)) for value in row))
+    return printed
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}"
+    return "yes" if value is True else "no" if value is False else str(value)
