@@ -68,8 +68,12 @@ def _facts(about: dict[str, Any]) -> str:
         f"{facts['channels silenced one by one']} channels silenced one by one, "
         f"{facts['evaluations']} evaluations, {about['seconds']:,.0f} s in all. "
         f"{len(about['refused'])} lenses are of other networks or give no score of single channels."
-        "\n"
+        f"{_sentence(facts.get('reliability', ''))}\n"
     )
+
+
+def _sentence(text: str) -> str:
+    return f" {text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _figure(name: str, about: dict[str, Any]) -> str:

@@ -225,9 +225,7 @@ def test_a_channel_of_one_class_is_selective():
 
 def test_mistakes_are_named():
     model, parts, truth = linear()
-    with pytest.raises(
-        UnknownOptionError, match=r"no option 'per_layr' \(did you mean 'per_layer'"
-    ):
+    with pytest.raises(UnknownOptionError, match=r"'per_layr' \(did you mean 'per_layer'"):
         ablation_validation(model, parts, {"units": truth}, per_layr=3)
     with pytest.raises(InvalidValueError, match="'units': the score of channel 0 is nan"):
         ablation_validation(model, parts, {"units": truth * np.nan})

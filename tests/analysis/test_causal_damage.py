@@ -41,7 +41,7 @@ def test_the_damage_of_linear_units_is_known():
 def test_the_model_is_as_it_was_also_after_an_error():
     model = network().train()
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(InvalidValueError, match="batch 0: .*no channel 99"):
+    with pytest.raises(InvalidValueError, match=r"batch 0: .*no channel 99"):
         measured_damage(model, batches(), [lesion({"hidden": [99]})], progress=False)
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert model.training and not any(m._forward_hooks for m in model.modules())

@@ -43,6 +43,9 @@ def test_the_score_that_knows_is_first_and_its_reverse_last(ranked):
     )
     assert result.rows[0]["first_in"] > 0.95
     assert 0 in result["constant"] and 0 in result["random"]
+    # Independent units of even noise: halves of the rows rank them almost alike.
+    told = re.search(r"correlates by (-?[0-9.]+) with", result.notes[0])
+    assert told is not None and float(told[1]) > 0.9
     assert result.evaluations == check.evaluations <= 1 + 24 + 5 * 2
 
 

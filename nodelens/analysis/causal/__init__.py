@@ -8,6 +8,7 @@ from nodelens.analysis.causal.doses import Cascade, HitRateSweep, cascade, hit_r
 from nodelens.analysis.causal.estimates import Estimate
 from nodelens.analysis.causal.halos import HaloAblation, halo_ablation
 from nodelens.analysis.causal.leaderboard import Leaderboard, lens_leaderboard
+from nodelens.analysis.causal.lens import CausalLens
 from nodelens.analysis.causal.lesions import INTACT, Damage, Lesion, lesion
 from nodelens.analysis.causal.pairs import PairLesion, pair_lesion
 from nodelens.analysis.causal.receivers import halo_receivers
@@ -19,6 +20,7 @@ __all__ = [
     "BoardEntry",
     "Cascade",
     "CausalCheck",
+    "CausalLens",
     "CausalResult",
     "Damage",
     "Estimate",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.integrate import trapezoid
 
 from nodelens.analysis.causal.check import CausalCheck, CausalResult, score_arrays
 from nodelens.analysis.causal.estimates import (
@@ -105,7 +104,23 @@ class LeaderboardCheck(CausalCheck):
         ]
         rows.sort(key=lambda row: -row["spearman"])
         estimates = {row["score"]: interval_of(row, "spearman") for row in rows}
-        return self.result(estimates, rows)
+        return self.result(estimates, rows, self._reliability(damage))
+
+    def _reliability(self, damage: Damage) -> list[str]:
+        """How far the damage agrees with itself: no score can be expected to do better."""
+        n = len(damage.rows)
+        if n < 2:
+            return []
+        halves = np.stack([np.resize(np.arange(start, n, 2), n // 2) for start in (0, 1)])
+        rho = []
+        for layer, drawn in self.drawn.items():
+            one = damage.resampled([lesion({layer: [c]}) for c in drawn], halves)
+            rho.append(float(rank_correlations(one[:1], one[1:])[0]))
+        mean = float(np.mean(rho))
+        return [
+            "the damage measured on one half of the batches correlates by "
+            f"{mean:.2f} with that on the other, the mean over layers"
+        ]
 
     def _ranked(self, damage: Damage) -> dict[str, tuple[Array, Array, int]]:
         """Correlation and recall of every score, `(1 + resamples,)`, and how many layers it has.
@@ -214,6 +229,8 @@ def _mean_rank(board: Mapping[str, Mapping[str, Array]], layer: str) -> Array:
 
 def _area(changes: Array, fractions: tuple[float, ...]) -> Array:
     """Return the mean height, `(draws,)`, of curves `(draws, fractions)` that start at 0."""
+    from scipy.integrate import trapezoid
+
     heights = np.concatenate([np.zeros((len(changes), 1)), changes], 1)
     area: Array = trapezoid(heights, [0.0, *fractions], axis=1) / fractions[-1]
     return area

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 __all__ = [
     "Estimate",
@@ -64,6 +63,8 @@ def rank_correlations(a: Array, b: Array) -> Array:
 
     Ties share their mean rank. A row that is all ties orders nothing: its correlation is 0.
     """
+    from scipy.stats import rankdata
+
     x, y = (rankdata(part, axis=1) for part in (a, b))
     x, y = (part - part.mean(1, keepdims=True) for part in (x, y))
     size = np.sqrt((x**2).sum(1) * (y**2).sum(1))

@@ -123,7 +123,7 @@ def lens_leaderboard(
     result = check.run(
         wrapper, tested, value=value, site=site, loss=loss, path=path, progress=progress
     )
-    return Leaderboard(result, refused, _facts(check, wrapper))
+    return Leaderboard(result, refused, _facts(check, wrapper, result))
 
 
 def _check(
@@ -160,7 +160,7 @@ def _widths(
     return {n: x.channels if site == "output" else x.inputs for n, x in found.items()}
 
 
-def _facts(check: LeaderboardCheck, wrapper: ModelWrapper) -> dict[str, str]:
+def _facts(check: LeaderboardCheck, wrapper: ModelWrapper, result: CausalResult) -> dict[str, str]:
     channels = sum(len(drawn) for drawn in check.drawn.values())
     return {
         "model": type(wrapper.module).__name__,
@@ -169,4 +169,5 @@ def _facts(check: LeaderboardCheck, wrapper: ModelWrapper) -> dict[str, str]:
         "fractions pruned": ", ".join(f"{f:g}" for f in check.fractions) or "none",
         "evaluations": f"{check.evaluations}",
         "resamples": f"{check.resamples}",
+        **({"reliability": result.notes[0]} if result.notes else {}),
     }
