@@ -18,11 +18,12 @@ def watched(
     progress: bool | Progress,
     rows: Callable[[], int],
     ended: Callable[[], bool] = lambda: False,
+    what: str = "batches",
 ) -> Iterator[Any]:
     """Yield the batches behind the first `skip`, showing how far the stream has come.
 
     `progress` is False, a function, or True for a bar, which shows on terminals and in notebooks.
-    Once `ended()`, no further batch is asked for.
+    Once `ended()`, no further batch is asked for. `what` names what is counted.
     """
     remaining = _before_end(islice(batches, skip, None), ended)
     if progress is False:
@@ -32,7 +33,7 @@ def watched(
             yield batch
             progress(done + 1, rows())
     else:
-        yield from _with_bar(remaining, skip, _length(batches), rows)
+        yield from _with_bar(remaining, skip, _length(batches), rows, what)
 
 
 def _before_end(batches: Iterable[Any], ended: Callable[[], bool]) -> Iterator[Any]:
@@ -50,7 +51,11 @@ def _length(batches: Iterable[Any]) -> int | None:
 
 
 def _with_bar(
-    batches: Iterable[Any], skip: int, total: int | None, rows: Callable[[], int]
+    batches: Iterable[Any],
+    skip: int,
+    total: int | None,
+    rows: Callable[[], int],
+    what: str,
 ) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -63,7 +68,7 @@ def _with_bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("batches, {task.fields[rows]:,} rows"),
+        TextColumn(what + ", {task.fields[rows]:,} rows"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:

@@ -1,1 +1,1 @@
-"""What scores of channels say together: clusters, halos across layers, supernodes."""
+"""What channels are for: clusters, halos, supernodes, and causal checks of all of them."""

@@ -1,0 +1,125 @@
+"""What all causal checks share: lesions known beforehand, then estimates from what they cost."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from nodelens.analysis.causal.damage import measured_damage
+from nodelens.analysis.causal.estimates import Estimate
+from nodelens.analysis.causal.lesions import INTACT, Array, Damage, Lesion
+from nodelens.errors import InvalidValueError, ShapeError
+from nodelens.files import write_text
+from nodelens.progress import Progress
+from nodelens.result import LensResult
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+__all__ = ["CausalCheck", "CausalResult", "Scores", "score_arrays"]
+
+Scores = Mapping[str, Any]
+"""`{layer: (channels,)}`, or a LensResult, of which the first score is meant."""
+
+
+@dataclass(frozen=True)
+class CausalResult:
+    """Estimates by name, the rows they are made from, and how many evaluations they took."""
+
+    name: str
+    estimates: Mapping[str, Estimate]
+    rows: Sequence[Mapping[str, Any]]
+    evaluations: int
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def __getitem__(self, name: str) -> Estimate:
+        return self.estimates[name]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return the rows as a table."""
+        import pandas
+
+        return pandas.DataFrame(list(self.rows))
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the rows as CSV, whole or not at all."""
+        write_text(Path(path), self.to_pandas().to_csv(index=False))
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Return axes with every estimate as a point on its interval."""
+        from nodelens.figures.intervals import plot_intervals
+
+        return plot_intervals({n: (e.value, e.low, e.high) for n, e in self.estimates.items()}, ax)
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {self.evaluations} evaluations"]
+        return "\n".join(lines + [f"  {name} {e}" for name, e in self.estimates.items()])
+
+
+class CausalCheck(ABC):
+    """Lesions that are known before anything is run, and what follows from their damage."""
+
+    name: ClassVar[str]
+    lesions: Sequence[Lesion]
+
+    @property
+    def evaluations(self) -> int:
+        """Return how often a run goes over all batches, the intact model included."""
+        return len({INTACT, *self.lesions})
+
+    def run(
+        self,
+        model: Any,
+        batches: Iterable[Any],
+        *,
+        value: Any = "zero",
+        site: str = "output",
+        loss: Any = None,
+        path: str | Path | None = None,
+        progress: bool | Progress = True,
+    ) -> CausalResult:
+        """Return what the check finds on a model; see `measured_damage` for the options."""
+        damage = measured_damage(
+            model, batches, self.lesions,
+            value=value, site=site, loss=loss, path=path, progress=progress,
+        )  # fmt: skip
+        return self.conclude(damage)
+
+    @abstractmethod
+    def conclude(self, damage: Damage) -> CausalResult:
+        """Return what the damage of the lesions says."""
+
+    def result(
+        self,
+        estimates: Mapping[str, Estimate],
+        rows: Sequence[Mapping[str, Any]],
+        notes: Sequence[str] = (),
+    ) -> CausalResult:
+        """Return the result of this check."""
+        return CausalResult(self.name, estimates, rows, self.evaluations, notes)
+
+
+def score_arrays(scores: Scores, name: str | None = None) -> dict[str, Array]:
+    """Return a score of every layer, each `(channels,)`.
+
+    Raises ShapeError for another shape, InvalidValueError for NaN and for no layer.
+    """
+    given = scores.scores(name) if isinstance(scores, LensResult) else scores
+    found = {layer: np.asarray(values, dtype=float) for layer, values in given.items()}
+    for layer, values in found.items():
+        if values.ndim != 1:
+            raise ShapeError(
+                f"layer {layer!r}: a score of shape {values.shape}, expected (channels,)"
+            )
+        if not np.isfinite(values).all():
+            bad = int((~np.isfinite(values)).argmax())
+            raise InvalidValueError(f"layer {layer!r}: the score of channel {bad} is {values[bad]}")
+    if not found:
+        raise InvalidValueError("no layer has scores, expected {layer: (channels,)}")
+    return found

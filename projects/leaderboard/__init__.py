@@ -1,0 +1,1 @@
+"""Every metric lens against measured damage, on four real networks."""

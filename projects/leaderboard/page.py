@@ -1,0 +1,120 @@
+"""The page, the tables and the figures made from what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas
+from matplotlib import pyplot
+from PIL import Image
+
+from nodelens.analysis.causal import Leaderboard
+
+__all__ = ["drawn", "written"]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGE = ROOT / "docs" / "leaderboard.md"
+NETWORKS = ("digits", "mnist", "efficientnet", "smollm2")
+MOST = 25
+
+HEAD = """\
+# The lens leaderboard, measured
+
+Which score foretells what silencing a channel costs? Every metric lens that fits a network, against
+the measured rise in loss; how it is done and how to read it stands in
+[causal checks](causal-checks.md). Made by `python -m projects.leaderboard {names}`, one thread.
+
+*Spearman* is the mean over layers of the rank correlation with the measured damage of single
+channels, brackets are 95% bootstrap intervals over channels; *first in* is the share of resamples
+in which the score is the best; *recall* is of the most damaging tenth; *curve* is the mean rise in
+loss while 0 to the largest fraction of every layer goes, lowest scores first, brackets over
+batches; *accuracy* the mean accuracy along the same curve; *s a batch* is the lens alone, its pass
+included. A score that has no direction of its own (0) is taken as it is: a negative correlation is
+then no mistake of the lens. All scores are in the CSV file beside each figure.
+"""
+
+
+def drawn(board: Leaderboard, name: str) -> Path:
+    """Write the figure and the table of a board, for the page."""
+    figure, ax = pyplot.subplots(figsize=(7, 7.5), layout="constrained")
+    board.plot(ax, most=35)
+    path = PAGE.parent / "images" / f"leaderboard-{name}.png"
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+    # A palette is as good to the eye, and half the size.
+    Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
+    board.to_csv(path.with_suffix(".csv"))
+    return path
+
+
+def written(folder: Path) -> Path:
+    """Write the page from the files in `folder` and return where it is."""
+    known = [name for name in NETWORKS if (folder / f"{name}.json").exists()]
+    parts = [HEAD.format(names=" ".join(known))]
+    for name in known:
+        about = json.loads((folder / f"{name}.json").read_text())
+        table = pandas.read_csv(folder / f"{name}.csv")
+        parts += [_facts(about), _figure(name, about), _table(table), _families(table)]
+    PAGE.write_text("\n".join(parts))
+    return PAGE
+
+
+def _facts(about: dict[str, Any]) -> str:
+    facts = about["facts"]
+    return (
+        f"## {about['title']}\n\n{about['rows'].capitalize()}; "
+        f"{facts['channels silenced one by one']} channels silenced one by one, "
+        f"{facts['evaluations']} evaluations, {about['seconds']:,.0f} s in all. "
+        f"{len(about['refused'])} lenses are of other networks or give no score of single channels."
+        f"{_sentence(facts.get('reliability', ''))}\n"
+    )
+
+
+def _sentence(text: str) -> str:
+    return f" {text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _figure(name: str, about: dict[str, Any]) -> str:
+    alt = f"Correlation of every score with measured damage on {about['title']}"
+    csv = f"All scores: [leaderboard-{name}.csv](images/leaderboard-{name}.csv).\n"
+    return f"![{alt}](images/leaderboard-{name}.png)\n\n{csv}"
+
+
+def _table(table: pandas.DataFrame) -> str:
+    shown = pandas.concat([table.head(MOST), table[table["family"] == "control"]]).drop_duplicates()
+    lines = [
+        "| | score | direction | layers | Spearman | first in | recall | curve | accuracy "
+        "| s a batch |",
+        "|--:|---|--:|--:|---|--:|--:|---|--:|--:|",
+    ]
+    for place, row in shown.iterrows():
+        lens = row["lens"]
+        linked = row["score"]
+        if row["family"] != "control":
+            linked = f"[{row['score']}](lenses/{lens}.md)"
+        lines.append(
+            f"| {int(str(place)) + 1} | {linked} | {row['importance']:+d} | {row['layers']} "
+            f"| {_interval(row, 'spearman')} | {row['first_in']:.0%} | {row['top_recall']:.2f} "
+            f"| {_interval(row, 'curve_loss')} | {_number(row['curve_accuracy'])} "
+            f"| {_number(row['seconds'])} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _families(table: pandas.DataFrame) -> str:
+    """The best score of every family."""
+    best = table[table["family"] != "control"].groupby("family", sort=False).first()
+    told = [f"{name} {row['spearman']:.2f} ({row['score']})" for name, row in best.iterrows()]
+    return "Best of each family: " + ", ".join(told) + ".\n"
+
+
+def _interval(row: Any, name: str) -> str:
+    if pandas.isna(row[name]):
+        return ""
+    return f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+
+
+def _number(value: float) -> str:
+    return "" if pandas.isna(value) else f"{value:.3f}"
