@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -104,9 +105,11 @@ class LensFacts:
 
     @cached_property
     def typical(self) -> Lens:
-        """Return the lens with its defaults, or as its `example` where an option is required."""
+        """Return the lens with its defaults, or as its `example` where options are required."""
         if all(option.default is not None for option in self.options):
-            return self.kind()
+            # One of several options may be required, as of a lens that silences.
+            with suppress(InvalidValueError):
+                return self.kind()
         return self.kind.example(wrap(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))))[0]
 
     def covers(self, layer: Layer) -> bool:
