@@ -41,7 +41,11 @@ class Request:
 def read_masks(
     wrapper: ModelWrapper, route: Route, masks: Mapping[str, Tensor]
 ) -> dict[str, Request]:
-    """Return a request a mask; every error names the layer and what was expected."""
+    """Return a request a mask; every error names the layer and what was expected.
+
+    Raises LayerNotFoundError, LayerNotReachedError, ShapeError and InvalidValueError for a wrong
+    name or mask, IncompatibleModelError for a layer that cannot be cut by its own.
+    """
     if not masks:
         raise InvalidValueError("no masks were given, expected {layer name: bool tensor}")
     attention = _attention_layers(wrapper)

@@ -187,36 +187,36 @@ def _plan(
     for cuts in heads.values():
         plan.cuts.add(cuts)
         plan.silent.add(Cuts(inputs=cuts.inputs))
-    units: dict[str, set[int]] = {}
+    units: dict[str, Cuts] = {}
     for cuts in groups.values():
         if found := cuts.inputs.keys() & downs:
             for name in found:
-                units.setdefault(name, set()).update(cuts.inputs[name])
+                units.setdefault(name, Cuts()).add(cuts)
         else:
             plan.cuts.add(cuts)
             plan.silent.add(Cuts({n: c for n, c in cuts.outputs.items() if n in wrapper.layers}))
-    for name, removed in units.items():
+    for name, cuts in units.items():
         assert graph is not None
-        plan.silent.add(Cuts(inputs={name: removed}))
-        _add_units(plan, wrapper, graph, name, sorted(removed), rounding)
+        plan.silent.add(Cuts(inputs={name: cuts.inputs[name]}))
+        _add_units(plan, wrapper, graph, name, cuts, rounding)
     if graph is not None:
         graph.release()
     return plan
 
 
 def _add_units(
-    plan: _Plan, wrapper: ModelWrapper, graph: Graph, name: str, removed: list[int], rounding: int
+    plan: _Plan, wrapper: ModelWrapper, graph: Graph, name: str, cuts: Cuts, rounding: int
 ) -> None:
     """Add an FFN to the plan; so many of its removed units stay, as zeros, that it is round."""
-    layer = wrapper.layers[name]
+    layer, removed = wrapper.layers[name], sorted(cuts.inputs[name])
     kept = layer.inputs - len(removed)
     round_width = min(layer.inputs, -(-kept // rounding) * rounding)
     stay = round_width - kept
     if stay and kept:
         plan.padded[name] = stay
         plan.zeros.add(graph.cuts(Request(layer, "units", tuple(removed[:stay]))))
-        removed = removed[stay:]
-    plan.cuts.add(graph.cuts(Request(layer, "units", tuple(removed))))
+        cuts = graph.cuts(Request(layer, "units", tuple(removed[stay:])))
+    plan.cuts.add(cuts)
 
 
 def _along(
