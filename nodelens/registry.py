@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -25,6 +26,7 @@ class Registry(Generic[T]):
         self._classes: dict[str, type[T]] = {}
         self._aliases: dict[str, str] = {}
         self._unlisted: set[str] = set()
+        self._families: dict[str, Callable[[str], type[T]]] = {}
         self._discovered = group is None
 
     def add(
@@ -53,6 +55,19 @@ class Registry(Generic[T]):
         if not listed:
             self._unlisted.add(name)
 
+    def add_family(self, prefix: str, make: Callable[[str], type[T]]) -> None:
+        """Register all names that begin with `prefix`: `make(rest)` is the class of one.
+
+        Each is made and registered when it is asked for, so none is in `names()`. `make` raises
+        UnknownNameError for a rest that it does not know.
+        """
+        self._families[prefix] = make
+
+    def families(self) -> list[str]:
+        """Return the prefixes of the names that are made when they are asked for, sorted."""
+        self.discover()
+        return sorted(self._families)
+
     def get(self, name: str) -> type[T]:
         """Return the class registered as `name`.
 
@@ -60,7 +75,7 @@ class Registry(Generic[T]):
         """
         if self._find(name) is None:
             self.discover()
-        found = self._find(name)
+        found = self._find(name) or self._of_family(name)
         if found is None:
             raise UnknownNameError(self._unknown(name))
         return found
@@ -98,6 +113,13 @@ class Registry(Generic[T]):
 
     def _find(self, name: str) -> type[T] | None:
         return self._classes.get(self._aliases.get(name, name))
+
+    def _of_family(self, name: str) -> type[T] | None:
+        for prefix, make in self._families.items():
+            if name.startswith(prefix):
+                self.add(name, make(name[len(prefix) :]), listed=False)
+                return self._find(name)
+        return None
 
     def _unknown(self, name: str) -> str:
         known = [*self.names(), *self._aliases]

@@ -36,6 +36,7 @@ __all__ = [
 
 Channels = Mapping[str, Any]
 Value = str | Mapping[str, Tensor]
+Site = str | Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def evaluate(
     channels: Channels | None = None,
     *,
     value: Value = "zero",
-    site: str = "output",
+    site: Site = "output",
     loss: Any = None,
 ) -> Evaluation:
     """Return loss and accuracy of a model over batches, with some channels silenced.
@@ -90,13 +91,13 @@ def silenced_outputs(
     channels: Channels,
     *,
     value: Value = "zero",
-    site: str = "output",
+    site: Site = "output",
 ) -> Any:
     """Return the model's output for a batch with channels silenced, in one trace.
 
     `value` is "zero", or `{layer: (channels,)}` with what to put there instead. With
     `site="input"` what the layer takes in is silenced, as for the units of an FFN at its down
-    projection. A layer that feeds a BatchNorm is silenced behind it, where it would otherwise still
+    projection; `{layer: site}` says it of each. A layer that feeds a BatchNorm is silenced behind it, where it would otherwise still
     emit the norm's bias. Every call of a layer is silenced.
     """
     if not channels:
@@ -120,29 +121,27 @@ def silencing(
     channels: Channels,
     *,
     value: Value = "zero",
-    site: str = "output",
+    site: Site = "output",
 ) -> Callable[[], Any]:
     """Return the trace body that silences `channels` and returns the model's output."""
-    if site not in ("input", "output"):
-        raise InvalidValueError(f"site is {site!r}, expected 'input' or 'output'")
     edits = []
     for name in in_forward_order(wrapper, route, known_layers(wrapper, channels)):
-        layer = wrapper.layers[name]
-        width = layer.channels if site == "output" else layer.inputs
+        layer, at = wrapper.layers[name], _site(site, name)
+        width = layer.channels if at == "output" else layer.inputs
         indices = channel_indices(channels[name], width, name).to(wrapper.device)
         fill = _fill(value, name, indices, width)
-        target = route.norm_after.get(name, name) if site == "output" else name
+        target = route.norm_after.get(name, name) if at == "output" else name
         edits += [
-            (route.events[(target, n, site)], n, target, layer, indices, fill)
+            (route.events[(target, n, at)], n, target, at, layer, indices, fill)
             for n in range(route.visits[target])
         ]
     edits.sort(key=lambda edit: edit[0])
 
     def body() -> Any:
-        for _, number, target, layer, indices, fill in edits:
+        for _, number, target, at, layer, indices, fill in edits:
             with wrapper.visit(number):
                 envoy = wrapper.envoy(target)
-                if site == "input":
+                if at == "input":
                     envoy.input = _silent(envoy.input, layer, indices, fill)
                 else:
                     envoy.output = _silent(envoy.output, layer, indices, fill)
@@ -183,6 +182,13 @@ def channel_indices(chosen: Sequence[int] | Tensor, width: int, layer: str) -> T
             f"layer {layer!r} has {width} channels, there is no channel {int(outside[0])}"
         )
     return indices % width
+
+
+def _site(site: Site, name: str) -> str:
+    at = site if isinstance(site, str) else site.get(name, "output")
+    if at not in ("input", "output"):
+        raise InvalidValueError(f"site is {at!r}, expected 'input' or 'output'")
+    return at
 
 
 def _fill(value: Value, name: str, indices: Tensor, width: int) -> Tensor | None:

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, as_tensor
 
 from nodelens.errors import InvalidValueError, LayerNotFoundError, UnknownOptionError, nearest
 from nodelens.interventions import known_layers
@@ -22,6 +21,7 @@ from nodelens.pruning.masks import (
     protected_mask,
     ranked,
     removed_count,
+    row_mask,
 )
 from nodelens.pruning.units import site_of, units_of
 
@@ -132,11 +132,11 @@ def exact_counts(wanted: Mapping[str, float], budget: Budget) -> dict[str, int]:
 
 
 def _shifted(shares: Mapping[str, float], budget: Budget) -> dict[str, float]:
+    least, most = budget.least, budget.most
+
     def at(shift: float) -> dict[str, float]:
         return {
-            name: min(
-                max(share + shift * budget.sizes[name], budget.least[name]), budget.most[name]
-            )
+            name: min(max(share + shift * budget.sizes[name], least[name]), most[name])
             for name, share in shares.items()
         }
 
@@ -163,8 +163,8 @@ def _check_layers(
             )
 
 
-def _of_channels(strategy: Strategy, model: ModelWrapper, name: str, score: Any) -> Tensor:
-    score = check_scores(torch.as_tensor(score), f"layer {name!r}")
+def _of_channels(strategy: Strategy, model: ModelWrapper, name: str, given: Any) -> Tensor:
+    score: Tensor = check_scores(as_tensor(given), f"layer {name!r}")
     if score.ndim > 1:
         score = strategy.of_channels(model.torch_module(name), score)
     site_of(model, name, score.numel())
@@ -193,8 +193,6 @@ def _of_weights(
     costs = dict.fromkeys(found, 1)
     budget = budget_for(strategy.config, found, safe, costs, amount, strategy.distribution, options)
     counts = counts_for(budget, strategy.distribution)
-    from nodelens.pruning.masks import row_mask
-
     return {
         name: row_mask(modules[name], keep_best(budget.order[name], counts[name], safe[name]))
         for name in found

@@ -49,7 +49,8 @@ def check_scores(scores: Tensor, where: str) -> Tensor:
 
 def generator_for(seed: int, name: str) -> torch.Generator:
     """Return a generator of a layer's own: what it draws does not depend on the other layers."""
-    return torch.Generator().manual_seed((seed << 32) ^ zlib.crc32(name.encode()))
+    # torch's CPU generator takes in 32 bits of a seed and no more.
+    return torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
 
 
 def ranked(scores: Tensor, mode: str, generator: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 from nodelens.errors import UnknownNameError, closest
@@ -14,6 +15,7 @@ from nodelens.registry import Registry
 
 __all__ = [
     "STRATEGIES",
+    "find_strategy",
     "get_pruning_strategy",
     "list_pruning_strategies",
     "register_strategy",
@@ -48,13 +50,18 @@ def get_pruning_strategy(
     the strategy's own. Raises UnknownNameError (a KeyError) with close matches,
     UnknownOptionError (a TypeError).
     """
+    return find_strategy(name)(config, **options)
+
+
+def find_strategy(name: str) -> Callable[..., Strategy]:
+    """Return what makes a strategy of this name; UnknownNameError with close matches."""
     found = strategy_named(name)
     if found is not None:
-        return found(config, **options)
-    from nodelens.pruning.strategies.metric import MetricStrategy
-
+        return found
     if _is_metric(name):
-        return MetricStrategy(config, metric=name, **options)
+        from nodelens.pruning.strategies.metric import MetricStrategy
+
+        return partial(MetricStrategy, metric=name)
     known = list_pruning_strategies()
     close = closest(str(name), known)
     hint = f" (did you mean {close!r}?)" if close else ""

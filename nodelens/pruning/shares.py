@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-import torch
+import math
+from collections.abc import Mapping
 
+import torch
+from torch import Tensor
+
+from nodelens.errors import InvalidValueError, nearest
 from nodelens.pruning.distributions import Budget, register_distribution
 from nodelens.pruning.masks import removed_count
 
-__all__ = ["global_threshold", "uniform"]
+__all__ = [
+    "adaptive_sensitivity",
+    "cascading",
+    "global_knapsack",
+    "global_threshold",
+    "hybrid",
+    "importance_weighted",
+    "size_proportional",
+    "uniform",
+]
 
 
 @register_distribution("uniform")
@@ -22,15 +36,109 @@ def global_threshold(budget: Budget) -> dict[str, float]:
     return _pooled(budget, {name: order.flatten() for name, order in budget.order.items()})
 
 
-def _pooled(budget: Budget, order: dict[str, torch.Tensor]) -> dict[str, float]:
+@register_distribution("global_knapsack")
+def global_knapsack(budget: Budget) -> dict[str, float]:
+    """Return what falls below one threshold on score per weight: dear units of little use go.
+
+    The budget still counts units; a unit's cost is how many weights it has.
+    """
+    costs = budget.costs
+    return _pooled(budget, {name: o.flatten() / costs[name] for name, o in budget.order.items()})
+
+
+@register_distribution("size_proportional")
+def size_proportional(budget: Budget) -> dict[str, float]:
+    """Return shares in proportion to the weights of each layer, as far as it has units."""
+    return _scaled(budget, {name: n * budget.costs[name] for name, n in budget.sizes.items()})
+
+
+@register_distribution("importance_weighted")
+def importance_weighted(budget: Budget) -> dict[str, float]:
+    """Return parts that fall with the mean rank of a layer's units among those of all layers.
+
+    Ranks, so that no scale or sign of the scores matters.
+    """
+    pool = torch.cat([order.flatten() for order in budget.order.values()])
+    ranks = torch.empty_like(pool)
+    ranks[torch.argsort(pool, stable=True)] = torch.arange(len(pool), dtype=pool.dtype)
+    parts = (ranks / max(len(pool) - 1, 1)).split(list(budget.sizes.values()))
+    means = {name: float(part.mean()) for name, part in zip(budget.sizes, parts, strict=True)}
+    return _scaled(budget, {name: n * (1 - means[name]) for name, n in budget.sizes.items()})
+
+
+@register_distribution("cascading", options=("slope",))
+def cascading(budget: Budget) -> dict[str, float]:
+    """Return parts that grow evenly from the first layer to the last.
+
+    From 1 - `slope` to 1 + `slope` of the mean part, `slope` from 0 to 1, 0.5 unless given.
+    """
+    slope = _part(budget, "slope", 0.5)
+    last = max(len(budget.sizes) - 1, 1)
+    return _scaled(
+        budget,
+        {
+            name: size * (1 - slope + 2 * slope * depth / last)
+            for depth, (name, size) in enumerate(budget.sizes.items())
+        },
+    )
+
+
+@register_distribution("hybrid", options=("mix",))
+def hybrid(budget: Budget) -> dict[str, float]:
+    """Return `mix` of the uniform shares and the rest of the global threshold's; 0.5 by default."""
+    mix = _part(budget, "mix", 0.5)
+    even, pooled = uniform(budget), global_threshold(budget)
+    return {name: mix * even[name] + (1 - mix) * pooled[name] for name in budget.sizes}
+
+
+@register_distribution("adaptive_sensitivity", options=("sensitivity",))
+def adaptive_sensitivity(budget: Budget) -> dict[str, float]:
+    """Return parts that fall with a layer's measured `sensitivity`, `{layer: loss change}`.
+
+    The part is in proportion to 1 / (1 + s / mean s); a layer whose loss falls counts as 0.
+    """
+    given = budget.option("sensitivity")
+    if not isinstance(given, Mapping):
+        raise InvalidValueError(
+            "adaptive_sensitivity needs sensitivity={layer: loss change}; measure_sensitivity "
+            "gives it"
+        )
+    felt = {name: _sensitivity(given, name) for name in budget.sizes}
+    mean = sum(felt.values()) / len(felt)
+    parts = {name: 1 / (1 + s / mean) if mean else 1.0 for name, s in felt.items()}
+    return _scaled(budget, {name: n * parts[name] for name, n in budget.sizes.items()})
+
+
+def _sensitivity(given: Mapping[str, float], name: str) -> float:
+    if name not in given:
+        raise InvalidValueError(f"sensitivity lacks layer {name!r}{nearest(name, given)}")
+    value = float(given[name])
+    if not math.isfinite(value):
+        raise InvalidValueError(f"the sensitivity of layer {name!r} is {value}, expected a number")
+    return max(value, 0.0)
+
+
+def _scaled(budget: Budget, shares: Mapping[str, float]) -> dict[str, float]:
+    """Return shares that sum to the total; the same part of every layer where all are zero."""
+    whole = sum(shares.values())
+    if not whole:
+        shares, whole = dict(budget.sizes), sum(budget.sizes.values())
+    return {name: budget.total * share / whole for name, share in shares.items()}
+
+
+def _pooled(budget: Budget, order: Mapping[str, Tensor]) -> dict[str, float]:
     """Return how many of each layer are among the lowest of all, every layer within its bounds."""
-    names = list(order)
-    lowest = {name: torch.sort(order[name], stable=True).values for name in names}
-    counts: dict[str, float] = {name: budget.least[name] for name in names}
-    free = {name: lowest[name][budget.least[name] : budget.most[name]] for name in names}
-    pool = torch.cat([free[name] for name in names])
-    owner = torch.repeat_interleave(torch.tensor([len(free[name]) for name in names]))
-    taken = owner[torch.argsort(pool, stable=True)[: budget.total - int(sum(counts.values()))]]
-    for number, name in enumerate(names):
-        counts[name] += int((taken == number).sum())
-    return counts
+    lowest = {name: torch.sort(values, stable=True).values for name, values in order.items()}
+    free = [lowest[name][budget.least[name] : budget.most[name]] for name in order]
+    owner = torch.repeat_interleave(torch.tensor([len(values) for values in free]))
+    rest = budget.total - sum(budget.least.values())
+    taken = owner[torch.argsort(torch.cat(free), stable=True)[:rest]]
+    found = torch.bincount(taken, minlength=len(free)).tolist()
+    return {name: budget.least[name] + n for name, n in zip(order, found, strict=True)}
+
+
+def _part(budget: Budget, name: str, default: float) -> float:
+    value = budget.option(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise InvalidValueError(f"{name} is {value!r}, expected a number from 0 to 1")
+    return float(value)

@@ -193,6 +193,18 @@ class Strategy(ABC):
         parts = [self.score(model.torch_module(feeder)) for feeder in unit.feeders]
         return sum(parts[1:], parts[0])
 
+    def budget_options(
+        self, model: Any, scores: Mapping[str, Tensor], batches: Iterable[Any] | None
+    ) -> dict[str, Any]:
+        """Return what the distribution must know beside scores, as `masks` takes it."""
+        if self.distribution != "adaptive_sensitivity":
+            return {}
+        if batches is None:
+            raise InvalidValueError("adaptive_sensitivity is measured on batches: give some")
+        from nodelens.pruning.sensitivity import measure_sensitivity
+
+        return {"sensitivity": measure_sensitivity(model, scores, batches)}
+
     # Masks
 
     def prune(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from nodelens.model import ModelWrapper
 from nodelens.model.layers import weight_rows
 from nodelens.model.selection import compiled, in_forward_order, select
 
-__all__ = ["Units", "prunable", "site_of", "units_of"]
+__all__ = ["Units", "prunable", "site_of", "sites", "units_of"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,11 @@ def site_of(model: ModelWrapper, name: str, size: int) -> str:
         f"layer {name!r}: {size} entries, expected {units.size} "
         f"({'units of the FFN' if units.site == 'input' else 'output channels'})"
     )
+
+
+def sites(model: ModelWrapper, masks: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return where each layer's mask applies, as `silenced_outputs` takes it."""
+    return {name: site_of(model, name, len(mask)) for name, mask in masks.items()}
 
 
 def _reached(model: ModelWrapper) -> list[str]:

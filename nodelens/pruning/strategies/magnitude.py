@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -15,7 +15,7 @@ from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategy import Strategy
 from nodelens.pruning.units import Units
 
-__all__ = ["GlobalMagnitude", "IterativeMagnitude", "Magnitude"]
+__all__ = ["AdaptiveSensitivity", "GlobalMagnitude", "IterativeMagnitude", "Magnitude"]
 
 
 @register_strategy("magnitude", paper="Han et al. (2015), Learning both weights and connections")
@@ -26,7 +26,7 @@ class Magnitude(Strategy):
     """
 
     unit = "both"
-    options = {"norm": 2}
+    options: ClassVar[Mapping[str, Any]] = {"norm": 2}
     norm: int
 
     def _check(self) -> None:
@@ -55,7 +55,8 @@ class Magnitude(Strategy):
         }
 
     def _norm(self, rows: Tensor) -> Tensor:
-        return rows.double().norm(p=self.norm, dim=1)
+        sizes: Tensor = rows.double().norm(p=self.norm, dim=1)
+        return sizes
 
 
 @register_strategy("iterative_magnitude", paper="Han et al. (2015)")
@@ -68,3 +69,17 @@ class GlobalMagnitude(Magnitude):
     """Magnitude with one threshold over all layers scored, never norms or embeddings."""
 
     default_distribution = "global_threshold"
+
+
+@register_strategy("adaptive_sensitivity")
+class AdaptiveSensitivity(Magnitude):
+    """Magnitude, with a part of each layer that falls with what the loss feels of it.
+
+    `masks` takes `sensitivity={layer: loss change}`, which `budget_options` measures on batches.
+    """
+
+    default_distribution = "adaptive_sensitivity"
+    needs = ("loss",)
+
+    def _batches(self, model: ModelWrapper, batches: Iterable[Any] | None) -> Iterable[Any]:
+        return [] if batches is None else super()._batches(model, batches)

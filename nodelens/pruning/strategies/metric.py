@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from nodelens.errors import InvalidValueError
-from nodelens.lens import Lens
 from nodelens.metrics import get_metric
 from nodelens.model import ModelWrapper
 from nodelens.model.layers import weight_rows
 from nodelens.pruning.masks import weight_of
+from nodelens.pruning.measured import lens_scores
 from nodelens.pruning.strategy import Strategy
 from nodelens.pruning.units import Units
 
-__all__ = ["MetricStrategy", "lens_scores"]
+__all__ = ["MetricStrategy"]
 
 
 class MetricStrategy(Strategy):
@@ -39,12 +39,12 @@ class MetricStrategy(Strategy):
     direction: int | None
 
     def _check(self) -> None:
+        if not self.name:
+            vars(self)["name"] = self.metric
         super()._check()
         if self.direction not in (None, 1, -1):
             raise InvalidValueError(f"direction is {self.direction!r}, expected 1 or -1")
         self.lens = get_metric(self.metric, **(self.metric_options or {}))
-        if not self.name:
-            vars(self)["name"] = self.metric
 
     @property
     def sign(self) -> int:
@@ -87,48 +87,3 @@ class MetricStrategy(Strategy):
     ) -> dict[str, Tensor]:
         found = lens_scores(self.lens, model, units, batches, **options)
         return {name: self.sign * score for name, score in found.items()}
-
-
-def lens_scores(
-    lens: Lens,
-    model: ModelWrapper,
-    units: Mapping[str, Units],
-    batches: Iterable[Any],
-    **options: Any,
-) -> dict[str, Tensor]:
-    """Return a metric lens's own scores of units, one a unit, from one pass over the batches.
-
-    An FFN's units are scored by a lens that scores what a down projection takes in; by any other,
-    with the mean of what it says of the layers that feed them.
-    """
-    read = {name: _read_at(lens, model, unit) for name, unit in units.items()}
-    before = lens.layers
-    lens.layers = sorted({layer for layers in read.values() for layer in layers})
-    try:
-        result = lens.run(model, batches, progress=False, **options)
-    finally:
-        lens.layers = before
-    values = result.scores(lens.name if lens.name in result.score_names else None)
-    return {name: _of_unit(lens, unit, read[name], values) for name, unit in units.items()}
-
-
-def _read_at(lens: Lens, model: ModelWrapper, unit: Units) -> tuple[str, ...]:
-    if unit.site == "output" or (lens.family == "scar" and lens.scores(unit.name, model)):
-        return (unit.name,)
-    return unit.feeders
-
-
-def _of_unit(
-    lens: Lens, unit: Units, read: tuple[str, ...], values: Mapping[str, Tensor]
-) -> Tensor:
-    missing = [layer for layer in read if layer not in values]
-    if missing:
-        raise InvalidValueError(f"lens {lens.name!r} gives no score of layer {missing[0]!r}")
-    parts = [values[layer] for layer in read]
-    shapes = {tuple(part.shape) for part in parts}
-    if shapes != {(unit.size,)}:
-        raise InvalidValueError(
-            f"layer {unit.name!r}: lens {lens.name!r} gives scores of shape {shapes.pop()}, "
-            f"expected one of each of {unit.size} channels"
-        )
-    return sum(parts[1:], parts[0]) / len(parts)

@@ -1,0 +1,154 @@
+"""The probe of a strategy says what silencing its masks costs; the model stays as it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nodelens import Lens
+from nodelens.errors import InvalidValueError
+from nodelens.interventions import evaluate
+from nodelens.pruning import get_pruning_strategy, list_pruning_strategies
+from nodelens.pruning.sensitivity import evaluate_masks, measure_sensitivity
+from nodelens.testing.subjects import SUBJECTS, TOKENS, rows_of
+
+CONVOLUTIONAL = SUBJECTS[0]
+NOTE = "scores and losses are from the same data: give calibration= batches of their own"
+
+
+def parts(subject, *ends):
+    batch = subject.batch(20)
+    return [rows_of(batch, slice(a, b)) for a, b in zip((0, *ends), (*ends, 20), strict=True)]
+
+
+@pytest.mark.parametrize("name", list_pruning_strategies())
+def test_every_strategy_has_a_probe(name):
+    lens = Lens.named(f"prune_{name}")
+    assert lens.name == f"prune_{name}" and issubclass(lens, Lens) and lens.edits
+    assert lens is Lens.named(f"prune_{name}")
+
+
+def test_probes_are_made_when_asked_for_and_not_listed():
+    assert "prune_" in Lens.families()
+    assert not [name for name in Lens.names() if name.startswith("prune_")]
+    with pytest.raises(KeyError, match=r"strategy 'magnitud' \(did you mean 'magnitude'\?\)"):
+        Lens.from_name("prune_magnitud")
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda s: s.name)
+@pytest.mark.parametrize("name", ["magnitude", "random", "taylor", "rayleigh_quotient"])
+def test_the_probe_says_what_evaluating_the_masks_says(subject, name):
+    model, calibration, batches = subject.model(), parts(subject, 9), parts(subject, 4, 12)
+    amounts = [0.0, 0.3, 0.6]
+    lens = Lens.from_name(f"prune_{name}", amounts=amounts)
+    result = lens.run(model, batches, progress=False, calibration=calibration)
+    scores, strategy = result["model"], get_pruning_strategy(name)
+    measured = strategy.scores(model, calibration)
+    dense = evaluate(model, batches)
+    assert scores["loss"].tolist() == pytest.approx([dense.loss])
+    for i, amount in enumerate(amounts):
+        masks = strategy.masks(model, measured, amount)
+        pruned = evaluate_masks(model, batches, masks)
+        assert float(scores["loss_pruned"][i]) == pytest.approx(pruned.loss)
+        assert float(scores["accuracy_pruned"][i]) == pytest.approx(pruned.accuracy)
+        gone = sum(int((~m).sum()) for m in masks.values()) / sum(len(m) for m in masks.values())
+        assert float(scores["removed"][i]) == pytest.approx(gone)
+    assert float(scores["loss_change"][0]) == 0 and result.notes == []
+
+
+def test_scores_are_measured_once_for_all_amounts(monkeypatch):
+    kind, calls = type(get_pruning_strategy("taylor")), []
+    plain = kind.scores
+    monkeypatch.setattr(kind, "scores", lambda *a, **k: (calls.append(1), plain(*a, **k))[1])
+    lens = Lens.from_name("prune_taylor", amounts=[0.1, 0.5, 0.9])
+    result = lens.run(CONVOLUTIONAL.model(), parts(CONVOLUTIONAL, 4, 12), progress=False)
+    assert len(calls) == 1 and result.notes == [NOTE]
+
+
+def test_a_run_without_calibration_scores_on_all_its_batches():
+    model, batches = CONVOLUTIONAL.model(), parts(CONVOLUTIONAL, 4, 12)
+    lens = Lens.from_name("prune_taylor", amount=0.5)
+    same = lens.run(model, batches, progress=False)
+    given = lens.run(model, batches, progress=False, calibration=batches)
+    assert torch.equal(same["model"]["loss_pruned"], given["model"]["loss_pruned"])
+    with pytest.raises(InvalidValueError, match=r"lens 'prune_taylor': .* give calibration="):
+        lens.run(model, iter(batches), progress=False)
+    Lens.from_name("prune_magnitude").run(model, iter(batches), progress=False)
+
+
+def test_protected_and_named_layers_are_the_probes_too():
+    model, batch = CONVOLUTIONAL.model(), CONVOLUTIONAL.batch(20)
+    lens = Lens.from_name("prune_magnitude", layers="state", protected={"state": range(5)})
+    with pytest.raises(InvalidValueError, match="is 4 of 8 units, and the layers can lose 3 at mo"):
+        lens.analyse(model, batch)
+    high = Lens.from_name("prune_magnitude", "state|twice", pruning_mode="high", min_keep=3)
+    assert high.analyse(model, batch)["model"]["removed"].tolist() == [0.5]
+
+
+def test_sensitivity_is_the_loss_change_of_each_layer_alone():
+    model, batches = CONVOLUTIONAL.model(), parts(CONVOLUTIONAL, 9)
+    strategy = get_pruning_strategy("adaptive_sensitivity", amount=0.4)
+    scores = strategy.scores(model, batches)
+    felt = measure_sensitivity(model, scores, batches, amount=0.5)
+    lowest = scores["state"].argsort(stable=True)[:4]
+    alone = evaluate(model, batches, {"state": lowest}).loss - evaluate(model, batches).loss
+    assert felt["state"] == pytest.approx(alone)
+    lens = Lens.from_name("prune_adaptive_sensitivity", amount=0.4)
+    removed = lens.run(model, batches, progress=False)["model"]["removed"]
+    assert removed.tolist() == pytest.approx([14 / 36])
+
+
+@pytest.mark.parametrize("subject", [CONVOLUTIONAL, TOKENS], ids=lambda s: s.name)
+def test_weights_are_bit_identical_also_after_an_error(subject):
+    model, (inputs, targets) = subject.model(), subject.batch(20)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    lens = Lens.from_name("prune_taylor")
+    lens.analyse(model, (inputs, targets))
+    with pytest.raises(ValueError, match=r"lens 'prune_taylor', batch 1: class number 10\d"):
+        lens.run(
+            model,
+            [(inputs, targets), (inputs, targets + 99)],
+            progress=False,
+            calibration=[(inputs, targets)],
+        )
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"amount": 1.0}, "amount is 1.0"),
+        ({"amounts": []}, "amounts is empty"),
+        ({"pruning_mode": "hgh"}, "did you mean 'high'"),
+        ({"distribution": "unform"}, "did you mean 'uniform'"),
+    ],
+)
+def test_options_that_will_not_do_are_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        Lens.from_name("prune_magnitude", **options)
+
+
+def test_language_models_give_perplexity():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=31,
+        hidden_size=8,
+        intermediate_size=12,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config)
+    tokens = torch.randint(0, 31, (3, 9), generator=torch.Generator().manual_seed(0))
+    for name in ("magnitude", "supernode_connectivity", "scar_loss_proxy", "two_halo"):
+        scores = Lens.from_name(f"prune_{name}", amounts=[0.25, 0.5]).analyse(model, tokens)[
+            "model"
+        ]
+        assert "accuracy" not in scores
+        torch.testing.assert_close(scores["perplexity_pruned"], scores["loss_pruned"].exp())
+        assert scores["removed"].tolist() == [0.25, 0.5]
+    found = get_pruning_strategy("magnitude").scores(model, [tokens])
+    assert list(found) == [f"model.layers.{i}.mlp.down_proj" for i in range(2)]
