@@ -37,6 +37,8 @@ def drawn(seed: int) -> dict[str, torch.Tensor]:
 def gone(distribution: str, scores=None, amount=0.5, options=None, **config) -> dict[str, int]:
     if distribution == "adaptive_sensitivity":
         options = {"sensitivity": {"0": 0.1, "1": 2.0, "2": -1.0}, **(options or {})}
+    if distribution == "slimllm":
+        options = {"similarity": {"0": 0.9, "1": 0.7, "2": 0.8}, **(options or {})}
     made = get_pruning_strategy("magnitude", distribution=distribution, **config)
     masks = made.masks(MODEL, scores or drawn(0), amount, **(options or {}))
     return {name: int((~mask).sum()) for name, mask in masks.items()}
