@@ -97,8 +97,8 @@ def silenced_outputs(
 
     `value` is "zero", or `{layer: (channels,)}` with what to put there instead. With
     `site="input"` what the layer takes in is silenced, as for the units of an FFN at its down
-    projection; `{layer: site}` says it of each. A layer that feeds a BatchNorm is silenced behind it, where it would otherwise still
-    emit the norm's bias. Every call of a layer is silenced.
+    projection; `{layer: site}` says it of each. A layer that feeds a BatchNorm is silenced behind
+    it, where it would otherwise still emit the norm's bias. Every call of a layer is silenced.
     """
     if not channels:
         return wrapper.forward(batch)

@@ -208,7 +208,7 @@ def test_scar_masks_columns_of_a_down_projection_and_wants_a_block():
     mask = get_pruning_strategy("two_halo", amount=0.25).prune(down, u, gradients=g)
     assert mask.shape == (5, 12) and mask[0].tolist().count(False) == 3
     assert bool((mask == mask[:1]).all())
-    with pytest.raises(InvalidValueError, match="two_halo.*units of feed-forward blocks"):
+    with pytest.raises(InvalidValueError, match=r"two_halo.*units of feed-forward blocks"):
         get_pruning_strategy("two_halo").scores(SUBJECTS[0].model(), [SUBJECTS[0].batch()])
     with pytest.raises(ShapeError, match="for 12 units"):
         get_pruning_strategy("two_halo").mask(down, torch.zeros(5))

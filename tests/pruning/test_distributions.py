@@ -108,7 +108,7 @@ def test_a_budget_that_cannot_be_met_says_why():
     with pytest.raises(InvalidValueError, match=r"is 3 of 33 units.*lose 11 at least"):
         gone("global_threshold", amount=0.1, min_amount=0.3)
     made = get_pruning_strategy("magnitude", min_amount=0.5)
-    with pytest.raises(InvalidValueError, match="layer '1' has to lose 3 of 6 units .*can lose 1"):
+    with pytest.raises(InvalidValueError, match=r"layer '1' has to lose 3 of 6 units .*can lose 1"):
         made.masks(MODEL, drawn(0), protected={"1": [0, 1, 2, 3, 4]})
 
 

@@ -115,7 +115,7 @@ def test_convolutions_and_transposed_layers_get_masks_of_their_weights_shape():
 
 
 def test_scores_that_are_not_finite_or_of_another_shape_are_errors():
-    with pytest.raises(NonFiniteError, match="strategy 'given': .*1 of 2 scores are not finite"):
+    with pytest.raises(NonFiniteError, match=r"strategy 'given': .*1 of 2 scores are not finite"):
         rows([float("nan"), 1.0])
     with pytest.raises(
         ShapeError, match=r"scores are \(3,\), expected the weight's shape \(2, 4\)"
