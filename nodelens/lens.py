@@ -73,25 +73,6 @@ class Lens(Described, ABC):
         return decorate
 
     @classmethod
-    def register_family(cls, prefix: str) -> Callable[[Callable[[str], type[Lens]]], Any]:
-        """Return a decorator for a function that makes the lens class of any `prefix...` name.
-
-        It gets the rest of the name, and raises UnknownNameError when there is no such lens. Each
-        is made when it is asked for; `names()` lists none of them, `families()` the prefix.
-        """
-
-        def decorate(make: Callable[[str], type[Lens]]) -> Callable[[str], type[Lens]]:
-            LENSES.add_family(prefix, make)
-            return make
-
-        return decorate
-
-    @classmethod
-    def families(cls) -> list[str]:
-        """Return the prefixes of lens names that are made when they are asked for, sorted."""
-        return LENSES.families()
-
-    @classmethod
     def from_name(cls, name: str, *args: Any, **kwargs: Any) -> Lens:
         """Return a new lens of the class registered as `name`.
 

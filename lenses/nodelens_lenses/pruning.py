@@ -19,6 +19,7 @@ from nodelens.pruning import PruningConfig, Strategy, get_pruning_strategy
 from nodelens.pruning.config import check_amount
 from nodelens.pruning.registry import find_strategy
 from nodelens.pruning.units import sites
+from nodelens.registry import LENSES
 from nodelens.statistics import Mean
 
 __all__ = ["PruningProbe"]
@@ -199,7 +200,6 @@ class PruningProbe(Lens):
         return _UNITS[score.partition("_")[0]], 0
 
 
-@Lens.register_family("prune_")
 def prune_lens(strategy: str) -> type[Lens]:
     """Return the probe of a strategy; UnknownNameError for one that does not exist."""
     find_strategy(strategy)
@@ -210,6 +210,9 @@ def prune_lens(strategy: str) -> type[Lens]:
         "__doc__": PruningProbe.__doc__,
     }
     return type(f"Prune{strategy.title().replace('_', '')}", (PruningProbe,), about)
+
+
+LENSES.add_family("prune_", prune_lens)
 
 
 def _silent(masks: Masks) -> Masks:

@@ -10,6 +10,7 @@ from nodelens.errors import InvalidValueError
 from nodelens.interventions import evaluate
 from nodelens.pruning import get_pruning_strategy, list_pruning_strategies
 from nodelens.pruning.sensitivity import evaluate_masks, measure_sensitivity
+from nodelens.registry import LENSES
 from nodelens.testing.subjects import SUBJECTS, TOKENS, rows_of
 
 CONVOLUTIONAL = SUBJECTS[0]
@@ -29,7 +30,7 @@ def test_every_strategy_has_a_probe(name):
 
 
 def test_probes_are_made_when_asked_for_and_not_listed():
-    assert "prune_" in Lens.families()
+    assert "prune_" in LENSES.families()
     assert not [name for name in Lens.names() if name.startswith("prune_")]
     with pytest.raises(KeyError, match=r"strategy 'magnitud' \(did you mean 'magnitude'\?\)"):
         Lens.from_name("prune_magnitud")
