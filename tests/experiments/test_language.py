@@ -86,7 +86,12 @@ def test_the_parts_of_a_text_are_stretches_of_it_that_share_no_block(finished, m
 
 
 def test_a_resumed_run_keeps_its_stages_until_the_weights_change(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(FigureStage, "run", lambda self, run: run.folder.write_json(FIGURES, []))
+
+    def undrawn(self, run) -> str:
+        run.folder.write_json(FIGURES, [])
+        return "no figures"
+
+    monkeypatch.setattr(FigureStage, "run", undrawn)
     own = write_language_model(tmp_path / "model")
     config = configure(own, tmp_path / "run")
     LLMAlignmentExperiment(config).run(progress=False)
