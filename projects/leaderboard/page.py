@@ -66,7 +66,7 @@ def _facts(about: dict[str, Any]) -> str:
     return (
         f"## {about['title']}\n\n{about['rows'].capitalize()}; "
         f"{facts['channels silenced one by one']} channels silenced one by one, "
-        f"{facts['evaluations']} evaluations, {about['seconds']:,.0f} s in all. "
+        f"{facts['evaluations']} evaluations. "
         f"{len(about['refused'])} lenses are of other networks or give no score of single channels."
         f"{_sentence(facts.get('reliability', ''))}\n"
     )

@@ -107,7 +107,7 @@ class LeaderboardCheck(CausalCheck):
         return self.result(estimates, rows, self._reliability(damage))
 
     def _reliability(self, damage: Damage) -> list[str]:
-        """How far the damage agrees with itself: no score can be expected to do better."""
+        """How far the damage agrees with itself, and what a perfect score could reach so."""
         n = len(damage.rows)
         if n < 2:
             return []
@@ -119,7 +119,8 @@ class LeaderboardCheck(CausalCheck):
         mean = float(np.mean(rho))
         return [
             "the damage measured on one half of the batches correlates by "
-            f"{mean:.2f} with that on the other, the mean over layers"
+            f"{mean:.2f} with that on the other, the mean over layers: a score that knew the true "
+            f"damage would reach about {_ceiling(mean):.2f}"
         ]
 
     def _ranked(self, damage: Damage) -> dict[str, tuple[Array, Array, int]]:
@@ -241,6 +242,16 @@ def _first_in(rho: Mapping[str, Array]) -> dict[str, float]:
     names = list(rho)
     winners = np.stack([rho[name] for name in names])[:, 1:].argmax(0)
     return {n: float((winners == i).mean()) if len(winners) else 0.0 for i, n in enumerate(names)}
+
+
+def _ceiling(reliability: float) -> float:
+    """Return the root of the whole's reliability, by Spearman (1910) and Brown (1910).
+
+    >>> round(_ceiling(0.65), 2)
+    0.89
+    """
+    whole = 2 * reliability / (1 + reliability) if reliability > 0 else 0.0
+    return float(whole**0.5)
 
 
 def _check_fractions(fractions: tuple[float, ...]) -> None:
