@@ -44,6 +44,7 @@ FAMILIES = {
     "weights": "What the weights alone say.",
     "attention": "Scores of attention heads, under the name of the output projection.",
     "across": "What a layer has to do with the next one.",
+    "clusters": "What kinds of channels a layer has, and which channels listen to one kind.",
     "composite": "Sums of other lenses' scores, each normalised within its layer.",
     "intervention": "What happens without some channels.",
 }

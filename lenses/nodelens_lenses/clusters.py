@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -58,7 +59,11 @@ class _Clusters(PartsLens):
         clusterer = MetricSpaceClustering(
             self.n_clusters, self.seed, self.type_mapping, shuffles=shuffles
         )
-        return clusterer.fit(rq, redundancy, synergy, layer_name=layer.name)
+        # K-means begins at channels drawn by number, and numbers are not to count.
+        order = _lexicographic(rq, redundancy, synergy)
+        found = clusterer.fit(rq[order], redundancy[order], synergy[order], layer_name=layer.name)
+        back = order.argsort()
+        return replace(found, labels=found.labels[back], points=found.points[back])
 
 
 @Lens.register("metric_space_clustering", aliases=("metric_clusters",))
@@ -298,13 +303,14 @@ class CrossLayerHalo(_Clusters):
         influence = self._influence(source, target, statistics[target.name])
         analysis = CrossLayerHaloAnalysis(self.percentile, self.use_activation_weight)
         halo, relative = analysis.find_halo(influence, members)
+        p_value = self._p_value(analysis, influence, members)
         inside = torch.zeros_like(relative)
         inside[halo] = 1
         scores = {
             "": relative,
             ".in_halo": inside,
             ".followed": _followed(named["next"], members),
-            ".p_value": torch.tensor(self._p_value(analysis, influence, members)).double(),
+            ".p_value": torch.tensor(p_value, dtype=torch.float64),
         }
         return {self.name + name: values for name, values in scores.items()}
 
@@ -324,6 +330,14 @@ class CrossLayerHalo(_Clusters):
             influence, members, permutations=self.permutations, seed=self.seed
         )
         return tested["influence"].p_greater
+
+
+def _lexicographic(*scores: Tensor) -> Tensor:
+    """The order of channels by the first score, ties by the next."""
+    order = torch.arange(len(scores[0]))
+    for values in reversed(scores):
+        order = order[values[order].sort(stable=True).indices]
+    return order
 
 
 def _target_reads() -> dict[str, Read]:

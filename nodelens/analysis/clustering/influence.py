@@ -60,4 +60,7 @@ def spread_of(activations: Tensor, maps: bool) -> Tensor:
     rows = values.movedim(1 if maps else -1, -1).flatten(0, -2)
     if not len(rows):
         raise ShapeError("activations have no row, expected at least one")
-    return rows.std(0, unbiased=False)
+    # Over the largest: squares of 1e-160 are no floats.
+    largest = rows.abs().max() if rows.numel() else rows.new_ones(())
+    largest = largest if largest > 0 else torch.ones_like(largest)
+    return (rows / largest).std(0, unbiased=False) * largest

@@ -88,8 +88,9 @@ def gap_statistic(
 ) -> tuple[int, Array]:
     """Return the number of clusters that the gap statistic finds, and the gaps `(most,)`.
 
-    Tibshirani, Walther and Hastie (2001): the first k whose gap reaches the next one's less its
-    standard error, the reference being uniform in the box of the principal axes. 1 means that
+    Tibshirani, Walther and Hastie (2001), the reference being uniform in the box of the principal
+    axes: the first k whose gap reaches the largest less its standard error (Dudoit and Fridlyand
+    2002; the next one's, as first proposed, stops short of clusters of clusters). 1 means that
     there is no structure.
     """
     random = np.random.default_rng(seed)
@@ -104,8 +105,8 @@ def gap_statistic(
         logs = np.array([_log_inertia(box, k, seed) for box in boxes])
         gaps[k - 1] = logs.mean() - _log_inertia(turned, k, seed)
         errors[k - 1] = logs.std() * np.sqrt(1 + 1 / samples)
-    reached = np.flatnonzero(gaps[:-1] >= gaps[1:] - errors[1:])
-    return (int(reached[0]) + 1 if len(reached) else most), gaps
+    best = int(gaps.argmax())
+    return int(np.flatnonzero(gaps >= gaps[best] - errors[best])[0]) + 1, gaps
 
 
 def kmeans(
