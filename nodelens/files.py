@@ -32,8 +32,10 @@ _DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError
 """What reading data raises that is cut off, has other types, or is nested without end."""
 
 
+_OURS = "nodelens"
+"""The one entry of our files' metadata, in JSON: entries of their own would have no order."""
 _CHECKSUM = "sha256"
-"""The entry of a file's metadata that tells its content."""
+"""Tells the content of a file."""
 
 
 @contextmanager
@@ -112,7 +114,8 @@ def save_tensors(
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     about = dict(metadata or {})
     about[_CHECKSUM] = _checksum(plain, about)
-    write_bytes(path, save(plain, about), make_folder=make_folder)
+    entry = {_OURS: json.dumps(about, sort_keys=True)}
+    write_bytes(path, save(plain, entry), make_folder=make_folder)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -122,7 +125,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = dict(file.metadata() or {})
+        about = _metadata(file)
     told = about.pop(_CHECKSUM, None)
     if told is not None and told != (found := _checksum(tensors, about)):
         raise OutputError(
@@ -135,9 +138,15 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def load_metadata(path: Path) -> dict[str, str]:
     """Return a safetensors file's metadata, without its tensors; OutputError for other files."""
     with _opened(path) as file:
-        about = dict(file.metadata() or {})
+        about = _metadata(file)
     about.pop(_CHECKSUM, None)
     return about
+
+
+def _metadata(file: Any) -> dict[str, str]:
+    """The entries that were saved with the tensors; those of files of others as they are."""
+    about = dict(file.metadata() or {})
+    return json.loads(about[_OURS]) if about.keys() == {_OURS} else about
 
 
 def _checksum(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> str:

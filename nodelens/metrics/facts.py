@@ -110,7 +110,7 @@ class LensFacts:
             # One of several options may be required, as of a lens that silences.
             with suppress(InvalidValueError):
                 return self.kind()
-        return self.kind.example(wrap(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))))[0]
+        return self.kind.example(wrap(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))))[0]
 
     def covers(self, layer: Layer) -> bool:
         """Return whether the lens scores such a layer."""
