@@ -31,7 +31,7 @@ def section(
         "",
         f"All points: [CSV](data/pruning-curves-{name}.csv). *area* is the mean accuracy over the",
         "amounts below; a row of random orders has the mean of five seeds and, in brackets, the",
-        "least and the greatest.",
+        "least and the greatest; every other strategy that draws at random drew once.",
         "",
         f"| strategy | area | {head} | scoring, s |",
         f"|---|--:|{'--:|' * len(amounts)}--:|",
@@ -41,7 +41,11 @@ def section(
         lines.append(f"| {strategy} | {row['area']:.3f} | {cells} | {row['seconds']:.2f} |")
     if refused:
         lines += ["", "Not for this network, with the reason that was given:", ""]
-        lines += [f"- `{strategy}`: {reason}" for strategy, reason in refused.items()]
+        by_reason: dict[str, list[str]] = {}
+        for strategy, reason in refused.items():
+            own = reason.replace(f"strategy '{strategy}': ", "").replace(f"lens '{strategy}'", "it")
+            by_reason.setdefault(own, []).append(f"`{strategy}`")
+        lines += [f"- {', '.join(names)}: {reason}" for reason, names in by_reason.items()]
     return "\n".join([*lines, ""])
 
 
