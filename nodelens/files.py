@@ -32,7 +32,7 @@ _DAMAGE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError
 """What reading data raises that is cut off, has other types, or is nested without end."""
 
 
-_OURS = "nodelens"
+_OURS = "content"
 """The one entry of our files' metadata, in JSON: entries of their own would have no order."""
 _CHECKSUM = "sha256"
 """Tells the content of a file."""

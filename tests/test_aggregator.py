@@ -110,7 +110,7 @@ def test_a_state_is_one_safetensors_file_of_plain_data(tmp_path: Path):
     path = tmp_path / "deep" / "state.safetensors"
     aggregator.save(path)
     with safe_open(path, framework="pt") as file:
-        index = json.loads(file.metadata()["nodelens"])
+        index = json.loads(json.loads(file.metadata()["content"])["nodelens"])
     assert index["format"] == 1 and index["batches"] == 2
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     assert_equal(Aggregator.load(path).result(), aggregator.result())

@@ -294,6 +294,7 @@ def test_the_shell_completes_commands(monkeypatch):
     assert "--install-completion" in call("--help").stdout
 
 
+@pytest.mark.slow
 def test_the_script_of_analyses_is_the_command(pytestconfig, tmp_path):
     script = pytestconfig.rootpath / "scripts" / "run_analysis.py"
     options = ["--results-dir", tmp_path, "--output-dir", tmp_path / "out"]

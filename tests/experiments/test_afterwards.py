@@ -57,6 +57,9 @@ def other(tiny, tmp_path_factory) -> Path:
     return folder
 
 
+pytestmark = pytest.mark.slow
+
+
 def test_one_stage_is_done_again_and_nothing_else(copy, tiny):
     before = json.loads((copy / "provenance.json").read_text())["stages"]
     log = (copy / "logs/run.log").read_text()
