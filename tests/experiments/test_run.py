@@ -123,11 +123,12 @@ def test_the_same_seed_gives_the_same_files(finished, tiny, tmp_path):
 
 def test_a_run_leaves_random_state_threads_and_figures_as_they_were(tiny, tmp_path):
     before, threads = torch.get_rng_state(), torch.get_num_threads()
+    figures = pyplot.get_fignums()
     config = tiny(tmp_path / "run", ("sensitivity", None), "lenses=[weight_magnitude]")
     run(config)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
-    assert pyplot.get_fignums() == []
+    assert pyplot.get_fignums() == figures
 
 
 def test_sensitivity_silences_the_same_share_of_hidden_layers_only(finished):
