@@ -27,7 +27,7 @@ of every block, *one threshold* compares all blocks' scores; *mean* puts a unit'
 {protocol}
 
 In brackets: 95% interval over the blocks of text (normal, on the loss). Random: the mean of three
-seeds, and in brackets the least and the greatest.
+seeds, and in brackets the least and the greatest. Seconds are of two cores that had other work too.
 
 | order | {amounts} | scoring, s |
 |---|{rules}--:|
