@@ -165,7 +165,7 @@ class _Steps:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Take one step: gradients decayed and masked, updates scaled, masked weights zero."""
+        """Take one step: gradients decayed, updates scaled, masked weights zero."""
         for parameter in self.parameters:
             self._before(parameter)
         before = {id(h.parameter): h.parameter.clone() for h in self.held if h.rate is not None}
@@ -187,8 +187,6 @@ class _Steps:
             else:
                 rate = 1.0 if held is None or held.rate is None else held.rate
                 parameter.mul_(1 - self.rate * rate * self.decay * more)
-        if held is not None and held.keep is not None:
-            parameter.grad.mul_(held.keep)
 
 
 @torch.no_grad()
