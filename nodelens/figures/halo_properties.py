@@ -18,7 +18,7 @@ from nodelens.figures.style import (
     paper_axes,
     quiet,
 )
-from nodelens.figures.values import one_of
+from nodelens.figures.values import Array, one_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,21 +49,30 @@ def plot_halo_properties(
     means = np.array(
         [[_number(h, measure), _number(h, f"other_{measure}")] for h in found], dtype=float
     )
-    layers = short_names([halo.layer_name or "layer" for halo in found])[0]
     ax = paper_axes(ax, SINGLE, 0.9 + 0.22 * len(found))
-    rows = np.arange(len(found))
+    _draw(ax, means, measure)
+    layers = short_names([halo.layer_name or "layer" for halo in found])[0]
+    names = [
+        f"{layer}, {halo.source_cluster or 'cluster'} ({halo.halo_size})"
+        for layer, halo in zip(layers, found, strict=True)
+    ]
+    ax.set_yticks(range(len(found)), names)
+    ax.set_ylim(len(found) - 0.5, -0.5)
+    label_axes(ax, f"mean {measure} ({unit})" if unit else f"mean {measure}")
+    legend_above(ax)
+    quiet(ax, grid="x")
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def _draw(ax: Axes, means: Array, measure: str) -> None:
+    """Draw `means` `(halos, 2)`: of the halo, and of the rest."""
+    rows = np.arange(len(means))
     known = np.isfinite(means).all(axis=1)
     ax.hlines(rows[known], *np.sort(means[known], axis=1).T, color=GREY, linewidth=1.0, zorder=1)
     for column, label, colour in ((1, "rest of the layer", GREY), (0, "halo", COLOURS[1])):
-        ax.plot(
-            means[:, column],
-            rows,
-            linestyle="none",
-            marker="os"[column],
-            color=colour,
-            markersize=4.6,
-            label=label,
-        )
+        marker = "os"[column]
+        ax.plot(means[:, column], rows, marker, color=colour, markersize=4.6, label=label)
     for row in rows[~known]:
         ax.annotate(
             f"no {measure} of both",
@@ -73,17 +82,6 @@ def plot_halo_properties(
             fontsize=7,
             color=GREY,
         )
-    names = [
-        f"{layer}, {halo.source_cluster or 'cluster'} ({halo.halo_size})"
-        for layer, halo in zip(layers, found, strict=True)
-    ]
-    ax.set_yticks(rows, names)
-    ax.set_ylim(len(found) - 0.5, -0.5)
-    label_axes(ax, f"mean {measure} ({unit})" if unit else f"mean {measure}")
-    legend_above(ax)
-    quiet(ax, grid="x")
-    ax.tick_params(axis="y", length=0)
-    return ax
 
 
 def _number(halo: Any, name: str) -> float:

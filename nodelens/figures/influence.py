@@ -10,7 +10,7 @@ import numpy as np
 from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.figures.clusters import TYPE_STYLES
 from nodelens.figures.style import GREY, SEQUENTIAL, SINGLE, TEXT, label_axes, paper_axes
-from nodelens.figures.values import missing_note, numbers, one_of
+from nodelens.figures.values import Array, missing_note, numbers, one_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,16 +35,7 @@ def plot_influence(
 
     Raises ShapeError for another shape, InvalidValueError for an unknown type or negative values.
     """
-    values = numbers(influence)
-    if values.ndim != 2 or not values.size:
-        raise ShapeError(f"influence has shape {values.shape}, expected (targets, sources)")
-    known = values[np.isfinite(values)]
-    if not len(known) or known.min() < 0:
-        raise InvalidValueError(
-            f"influence has the value {known.min():g}, expected none below 0"
-            if len(known)
-            else f"none of {values.size} values of influence is finite, expected at least one"
-        )
+    values, known = _checked(influence)
     ax = paper_axes(ax, SINGLE, 2.8)
     rows = _order(target_types, len(values), "target_types")
     columns = _order(source_types, values.shape[1], "source_types")
@@ -70,6 +61,21 @@ def plot_influence(
     bar.ax.tick_params(labelsize=7, length=2, colors=TEXT)
     bar.outline.set_visible(False)
     return ax
+
+
+def _checked(influence: Any) -> tuple[Array, Array]:
+    """Return influence, `(targets, sources)`, and its finite values."""
+    values = numbers(influence)
+    if values.ndim != 2 or not values.size:
+        raise ShapeError(f"influence has shape {values.shape}, expected (targets, sources)")
+    known = values[np.isfinite(values)]
+    if not len(known) or known.min() < 0:
+        raise InvalidValueError(
+            f"influence has the value {known.min():g}, expected none below 0"
+            if len(known)
+            else f"none of {values.size} values of influence is finite, expected at least one"
+        )
+    return values, known
 
 
 def _order(types: Sequence[str] | None, channels: int, what: str) -> Any:

@@ -1,1 +1,1 @@
-"""Every figure of `nodelens.figures` on real results."""
+"""Every figure of `nodelens.figures` on real results, and the page that shows them."""

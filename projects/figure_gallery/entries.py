@@ -157,7 +157,8 @@ ENTRIES = (
         "sensitivity",
         "Accuracy by order",
         "plot_sensitivity(orders, chance=0.1)",
-        "Lowest and highest scores first, from the table `results/sensitivity.csv` of a run.",
+        "Lowest scores first. A table of both modes, as `results/sensitivity.csv` of a run, has a "
+        "line of each.",
     ),
     Entry(
         "latency",
