@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from matplotlib import pyplot
 
@@ -11,7 +12,7 @@ from nodelens.errors import ConfigError
 from nodelens.experiments.drawing import formats_of, save_figure
 from nodelens.experiments.folder import RunFolder
 from nodelens.experiments.stages.figures import FigureStage
-from nodelens.figures import plot_depth
+from nodelens.figures import plot_depth, plot_layer_heatmap
 
 
 def drawn():
@@ -36,3 +37,12 @@ def test_figures_are_written_as_asked_and_as_svg_for_the_report(tiny, tmp_path, 
 def test_another_format_is_told_with_its_key(tiny, tmp_path):
     with pytest.raises(ConfigError, match=r"figures\.formats\.0.*'jpg'"):
         tiny(tmp_path, "figures.formats=[jpg]")
+
+
+def test_no_label_is_cut_off_as_letters_grow_with_the_dots(tiny, tmp_path):
+    run = SimpleNamespace(config=tiny(tmp_path), folder=RunFolder(tmp_path))
+    names = ["a_rather_long_name_of_a_score_that_has_to_fit", "another"]
+    table = pd.DataFrame([[0.1, 0.2], [0.3, 0.4]], names, ["fc1", "fc2"])
+    save_figure(run, "figures/table", lambda: plot_layer_heatmap(table))
+    picture = pyplot.imread(tmp_path / "figures" / "table.png")
+    assert (picture[:, 0] == 1).all() and (picture[:, -1] == 1).all()

@@ -68,8 +68,10 @@ def test_a_cascade_has_a_line_a_type_and_its_control():
         for name, value in (("critical", 3.0), ("any", 1.0))
         for n in (1, 2)
     ]
-    ax = plot_doses(rows)
+    estimates = {"loss_change.critical.2": Estimate(6.0, 5.0, 7.0)}
+    ax = plot_doses(CausalResult("cascade", estimates, rows, 5))
     assert heights(ax) == {"critical": [3, 6], "any": [1, 2]}
+    assert [c.get_segments()[0].tolist() for c in ax.collections] == [[[2, 5], [2, 7]]]
     with pytest.raises(InvalidValueError, match="expected a dose: fraction or n"):
         plot_doses([{"loss_change": 1.0}])
 

@@ -78,6 +78,7 @@ def test_types_by_depth_are_shares_that_fill_each_bar():
     assert shares["critical"] == [0.75, found.counts["critical"] / 40, 0]
     assert shares["background"][0] == 0.25
     assert np.allclose(np.sum(list(shares.values()), 0), [1, 1, 0])
+    assert np.isclose(ax.containers[-1][0].get_y(), 0.75), "each on the one before"
     assert sum(bool(patch.get_hatch()) for patch in ax.patches) == 1, "a layer of no channels"
     assert [t.get_text() for t in plot_type_shares([found]).get_xticklabels()] == ["fc1"]
     with pytest.raises(InvalidValueError, match=r"layer 'fc': a type is 'redudant' .did you mean"):
