@@ -16,7 +16,14 @@ from nodelens.experiments.splits import Splits
 from nodelens.model.loading import load_model, load_tokenizer
 from nodelens.model.packaged import packaged_model, packaged_names
 
-__all__ = ["BLOCK_SIZE", "Blocks", "load_language_model", "load_text_splits", "shown_name"]
+__all__ = [
+    "BLOCK_SIZE",
+    "Blocks",
+    "load_language_model",
+    "load_text_splits",
+    "shown_name",
+    "tokenizer_of",
+]
 
 BLOCK_SIZE = 256
 """Tokens in a block where the configuration does not say."""
@@ -55,7 +62,7 @@ def load_text_splits(config: Config) -> Splits:
     """
     dataset = config.dataset
     size = dataset.block_size or BLOCK_SIZE
-    tokenizer = _tokenizer(config)
+    tokenizer = tokenizer_of(config)
     count = None if dataset.tokens is None else dataset.tokens // size
     try:
         blocks = token_blocks(_documents(config), tokenizer, size, count)["input_ids"]
@@ -106,7 +113,8 @@ def _options(config: Config) -> dict[str, Any]:
     return dict(config.model.options)
 
 
-def _tokenizer(config: Config) -> Any:
+def tokenizer_of(config: Config) -> Any:
+    """Return the tokenizer that comes with the model; ConfigError when there is none."""
     try:
         tokenizer = load_tokenizer(_source(config), **_options(config))
     except (NodeLensError, TypeError) as error:

@@ -22,7 +22,7 @@ from nodelens.experiments.stages.measure import write_tables
 __all__ = ["analyse", "opened", "rebuild_report", "saved_config"]
 
 _ORIGIN = "analysis_of"
-_MADE_BY = ("data", "network", "measure", "sensitivity")
+_MADE_BY = ("data", "network", "measure", "sensitivity", "evaluation", "pruning")
 """Stages whose tables an analysis starts from; weights stay where they are."""
 
 

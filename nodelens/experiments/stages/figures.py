@@ -13,6 +13,7 @@ from nodelens import figures
 from nodelens.configs import Config
 from nodelens.experiments.artifacts import FIGURES, RunResults
 from nodelens.experiments.stage import Run, Stage
+from nodelens.experiments.stages.curves import pruning_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,8 +39,8 @@ class FigureStage(Stage):
     """Writes every figure as PNG and SVG, and a list of them with what each shows."""
 
     name = "figures"
-    needs = ("data", "measure", "sensitivity", "analysis")
-    code = ("figures", "experiments/stages/figures.py")
+    needs = ("data", "measure", "sensitivity", "pruning", "analysis")
+    code = ("figures", "experiments/stages/figures.py", "experiments/stages/curves.py")
     derived = True
 
     def settings(self, run: Run) -> Any:
@@ -53,7 +54,12 @@ class FigureStage(Stage):
 
     def run(self, run: Run) -> str:
         results = RunResults(run.folder.root)
-        drawings = [*_curves(results), *_tables(results), *_histograms(results)]
+        drawings = [
+            *_curves(results),
+            *pruning_curves(results),
+            *_tables(results),
+            *_histograms(results),
+        ]
         listed = []
         for number, (entry, draw) in enumerate(drawings, start=1):
             width = _save(run, entry["file"], draw)

@@ -9,7 +9,16 @@ import pandas as pd
 
 from nodelens.configs import Config
 from nodelens.configs.document import write_yaml
-from nodelens.experiments.artifacts import CHANNELS, FIGURES, REPORT, SCORES, RunResults
+from nodelens.experiments.artifacts import (
+    CHANNELS,
+    FIGURES,
+    PRUNING,
+    PRUNING_PROTOCOL,
+    REPORT,
+    SCORES,
+    SHRUNK,
+    RunResults,
+)
 from nodelens.experiments.folder import RunFolder
 from nodelens.experiments.language import shown_name
 from nodelens.experiments.stage import Run, Stage
@@ -26,7 +35,7 @@ class ReportStage(Stage):
     """Writes `report.html`."""
 
     name = "report"
-    needs = ("data", "network", "measure", "sensitivity", "analysis", "figures")
+    needs = ("data", "network", "measure", "sensitivity", "pruning", "analysis", "figures")
     code = ("report", "figures/style.py", "experiments/stages/report.py")
     derived = True
 
@@ -76,6 +85,7 @@ def build_page(config: Config, folder: RunFolder) -> Page:
             (f"{SCORES}/", "raw scores of every channel (safetensors), units and options (JSON)"),
             (CHANNELS, "a row a channel, a column a score"),
             ("results/sensitivity.csv", "accuracy and loss by order and amount silenced"),
+            *_pruned(folder),
             ("figures/", "every figure as PNG and SVG"),
             ("analysis/", "rank correlations, means and ranks by layer, findings"),
             ("provenance.json", "versions, seeds, protocol, digests of all files"),
@@ -97,6 +107,16 @@ def channel_data(
     shown = [name for name in names if name in tested] or names[:5]
     scores = [{"name": n, "unit": shown_unit(units.get(n, "")), "shown": n in shown} for n in names]
     return {"scores": scores, "layers": layers, "rows": rows}
+
+
+def _pruned(folder: RunFolder) -> list[tuple[str, str]]:
+    """Return the files that only a run which pruned has, with what each holds."""
+    told = [
+        (PRUNING, "what every pruned network does, a row each"),
+        (PRUNING_PROTOCOL, "protocol, the whole network, chance with intervals over seeds"),
+        (f"{SHRUNK}/report.json", "the network that was cut out: what it does, its size and time"),
+    ]
+    return [(name, holds) for name, holds in told if folder.has(name)]
 
 
 def _pictures(folder: RunFolder) -> dict[str, list[Figure]]:
