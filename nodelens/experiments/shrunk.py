@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from nodelens.errors import SurgeryError
 from nodelens.experiments.artifacts import SHRUNK
 from nodelens.experiments.judging import judge
 from nodelens.experiments.kept import Row
 from nodelens.experiments.orders import Order
-from nodelens.experiments.pruned import Pruner
+from nodelens.experiments.pruned import Mask, Pruner
 from nodelens.experiments.stage import Run
 from nodelens.model import ModelWrapper
-from nodelens.pruning import save_shrunk, shrink
+from nodelens.pruning import Shrunk, save_shrunk, shrink
 
-__all__ = ["chosen", "save_smallest"]
+__all__ = ["check_cuttable", "chosen", "save_smallest"]
 
 REPORT = f"{SHRUNK}/report.json"
 
@@ -32,6 +33,26 @@ def chosen(run: Run, found: list[Order], rows: list[Row]) -> tuple[Order, Row] |
     return next(order for order in found if (order.label, order.mode) == wanted), best
 
 
+def check_cuttable(run: Run, pruner: Pruner, found: list[Order]) -> None:
+    """Raise ConfigError where the smallest network could not be cut out, before the others are.
+
+    Tried on the first order that is not chance.
+    """
+    order = next(order for order in found if not order.is_chance)
+    try:
+        _cut(pruner, pruner.model, pruner.mask(order, max(pruner.section.amounts)), rounds=0)
+    except SurgeryError as error:
+        raise run.config.error(
+            ("pruning", "shrink"),
+            f"{error}; pruning.layers can name layers whose channels belong to no other",
+        ) from error
+
+
+def _cut(pruner: Pruner, model: ModelWrapper, mask: Mask, rounds: int = 5) -> Shrunk:
+    example = next(iter(pruner.calibration))
+    return shrink(model, mask.keep, example, uniform=False, rounds=rounds)
+
+
 def save_smallest(run: Run, pruner: Pruner, best: tuple[Order, Row]) -> dict[str, Any]:
     """Write the network that was chosen, without the channels, and return what there is to say.
 
@@ -42,8 +63,7 @@ def save_smallest(run: Run, pruner: Pruner, best: tuple[Order, Row]) -> dict[str
     order, row = best
     mask = pruner.mask(order, row["amount"])
     model = pruner.tuned(mask) if row["tuned"] else pruner.model
-    example = next(iter(pruner.calibration))
-    small = shrink(model, mask.keep, example, uniform=False)
+    small = _cut(pruner, model, mask)
     folder = run.folder.path(SHRUNK)
     for path in folder.glob("*"):
         path.unlink()

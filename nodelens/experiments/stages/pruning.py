@@ -13,7 +13,7 @@ from nodelens.experiments.kept import KeptRows, Row
 from nodelens.experiments.orders import Order, code_of, orders, section_of
 from nodelens.experiments.provenance import package_code, source_code
 from nodelens.experiments.pruned import Mask, Pruner
-from nodelens.experiments.shrunk import chosen, save_smallest
+from nodelens.experiments.shrunk import check_cuttable, chosen, save_smallest
 from nodelens.experiments.stage import Run, Stage
 from nodelens.experiments.stages.evaluation import EvaluationStage
 from nodelens.model.fingerprint import model_fingerprint
@@ -98,6 +98,8 @@ class PruningStage(Stage):
         import pandas as pd
 
         pruner, found = Pruner(run), orders(run.config)
+        if section_of(run.config).shrink:
+            check_cuttable(run, pruner, found)
         kept = KeptRows(run, self.name, _about(run, found, self.code))
         rows = list(_rows(run, pruner, found, kept))
         table = pd.DataFrame(rows).astype({"seed": "Int64", "channels": "Int64"})
