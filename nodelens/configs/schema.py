@@ -21,6 +21,7 @@ from nodelens.configs.sections.base import (
     Seed,
 )
 from nodelens.configs.sections.evaluation import EvaluationSection
+from nodelens.configs.sections.figures import FiguresConfig
 from nodelens.configs.sections.pruning import PruningSection
 from nodelens.errors import ConfigError
 from nodelens.memory import as_bytes
@@ -227,6 +228,7 @@ class Config(Section):
     sensitivity: SensitivityConfig | None = None
     pruning: PruningSection | None = None
     evaluation: EvaluationSection | None = None
+    figures: FiguresConfig = FiguresConfig()
     output: OutputConfig
 
     _source: Document | None = PrivateAttr(default=None)
