@@ -226,9 +226,9 @@ class Config(Section):
     lenses: Annotated[tuple[LensConfig, ...], Strict(False), Field(min_length=1)]
     """a list of lenses, each a name or a section with a name and options"""
     sensitivity: SensitivityConfig | None = None
-    figures: FiguresConfig = FiguresConfig()
     pruning: PruningSection | None = None
     evaluation: EvaluationSection | None = None
+    figures: FiguresConfig = FiguresConfig()
     output: OutputConfig
 
     _source: Document | None = PrivateAttr(default=None)

@@ -12,13 +12,10 @@ from nodelens.configs.document import write_yaml
 from nodelens.experiments.artifacts import (
     CHANNELS,
     FIGURES,
-    PRUNING,
-    PRUNING_PROTOCOL,
     REPORT,
     REPORT_JSON,
     REPORT_MARKDOWN,
     SCORES,
-    SHRUNK,
     RunResults,
 )
 from nodelens.experiments.folder import RunFolder
@@ -48,7 +45,7 @@ class ReportStage(Stage):
     """Writes the report as HTML, Markdown and JSON."""
 
     name = "report"
-    needs = ("data", "network", "measure", "sensitivity", "pruning", "analysis", "figures")
+    needs = ("data", "network", "measure", "sensitivity", "analysis", "figures")
     code = ("report", "figures/style.py", "experiments/sections.py", "experiments/stages/report.py")
     derived = True
 
@@ -106,23 +103,12 @@ def build_page(config: Config, folder: RunFolder) -> Page:
             (f"{SCORES}/", "raw scores of every channel (safetensors), units and options (JSON)"),
             (CHANNELS, "a row a channel, a column a score"),
             ("results/sensitivity.csv", "accuracy and loss by order and amount silenced"),
-            *_pruned(folder),
             ("figures/", "every figure as PNG and SVG"),
             ("analysis/", "rank correlations, means and ranks by layer, findings"),
             ("report.md, report.json", "this report in two further forms"),
             ("provenance.json", "versions, seeds, protocol, digests of all files"),
         ],
     )
-
-
-def _pruned(folder: RunFolder) -> list[tuple[str, str]]:
-    """Return the files that only a run which pruned has, with what each holds."""
-    told = [
-        (PRUNING, "what every pruned network does, a row each"),
-        (PRUNING_PROTOCOL, "protocol, the whole network, chance with intervals over seeds"),
-        (f"{SHRUNK}/report.json", "the network that was cut out: what it does, its size and time"),
-    ]
-    return [(name, holds) for name, holds in told if folder.has(name)]
 
 
 def _pictures(folder: RunFolder) -> dict[str, list[Figure]]:
