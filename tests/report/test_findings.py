@@ -152,7 +152,8 @@ def test_without_a_tested_order_channels_are_named_by_the_most_telling_score():
     importance = {"mag": 1, "taylor_saliency": 1}
     found = find(made_up.evidence(channels=channels, sensitivity=None, importance=importance))
     assert found.answers["matter"] == [
-        f"`taylor_saliency` is highest in `fc1[1]` and `{made_up.HOSTILE}[1]`, the first of each layer."
+        f"`taylor_saliency` is highest in `fc1[1]` and `{made_up.HOSTILE}[1]`, the first of"
+        " each layer."
     ]
     low = find(made_up.evidence(sensitivity=None, importance={"mag": -1}))
     assert low.answers["matter"] == [
