@@ -116,7 +116,7 @@ def _pictures(folder: RunFolder) -> dict[str, list[Figure]]:
     for entry in folder.read_json(FIGURES):
         # The page draws histograms itself, of any score in any layer.
         if entry["kind"] != "histogram":
-            found[entry["kind"]].append(_picture(folder, entry))
+            found.setdefault(entry["kind"], []).append(_picture(folder, entry))
     return found
 
 
