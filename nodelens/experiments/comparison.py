@@ -15,6 +15,7 @@ from nodelens.experiments.artifacts import RunResults
 from nodelens.experiments.latex import latex_table
 from nodelens.experiments.paired import interval, paired_tests
 from nodelens.experiments.posthoc import opened
+from nodelens.notebook import html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,13 @@ class Comparison:
         """Return the tables as lists of rows, and the notes; what is not a number is None."""
         rows = {name: json.loads(t.to_json(orient="records")) for name, t in self.tables.items()}
         return {**rows, "notes": list(self.notes)}
+
+    def _repr_html_(self) -> str:
+        return "".join(
+            html_table(list(map(str, table.columns)), table.to_numpy().tolist(), name)
+            for name, table in self.tables.items()
+            if not table.empty
+        )
 
     def to_latex(self, name: str) -> str:
         """Return a table for papers, of LaTeX's package booktabs; intervals stand in one column."""
