@@ -20,6 +20,7 @@ from nodelens.configs.sections.base import (
     Section,
     Seed,
 )
+from nodelens.configs.sections.figures import FiguresConfig
 from nodelens.configs.sections.tracking import TrackingConfig
 from nodelens.errors import ConfigError
 from nodelens.memory import as_bytes
@@ -219,6 +220,7 @@ class Config(Section):
     lenses: Annotated[tuple[LensConfig, ...], Strict(False), Field(min_length=1)]
     """a list of lenses, each a name or a section with a name and options"""
     sensitivity: SensitivityConfig | None = None
+    figures: FiguresConfig = FiguresConfig()
     tracking: TrackingConfig = TrackingConfig()
     output: OutputConfig
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import combinations, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -74,9 +73,18 @@ class Comparison:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Return axes with the curves of silenced channels and their intervals over runs."""
-        from nodelens.figures import plot_run_curves
+        from nodelens.figures import plot_sparsity
 
-        return plot_run_curves(self.curves, ax)
+        differ = [name for name in _CONDITION if self.curves[name].nunique() > 1]
+        orders = self.curves["score"] + ", " + self.curves["mode"] + " first"
+        names = orders.replace("random, random first", "random")
+        for name in reversed(differ):
+            names = self.curves[name] + ", " + names
+        table = self.curves.rename(columns={"mean": "accuracy"}).assign(label=names)
+        controls = set(names[self.curves["score"] == "random"])
+        ax = plot_sparsity(table, ax, by="label", controls=controls, name="test accuracy")
+        ax.set_xlabel("share of channels silenced")
+        return ax
 
     def save(self, directory: str | Path) -> None:
         """Write every table as CSV and LaTeX, empty ones as CSV alone, and the curves as figure."""
@@ -87,19 +95,17 @@ class Comparison:
             if not table.empty:
                 write_text(Path(directory) / f"{name}.tex", latex_table(table))
         if not self.curves.empty:
-            self._save_curves(Path(directory))
+            self._save_figure(Path(directory))
 
-    def _save_curves(self, directory: Path) -> None:
-        from matplotlib.figure import Figure
+    def _save_figure(self, directory: Path) -> None:
+        from matplotlib import pyplot
 
-        from nodelens.files import write_bytes
+        from nodelens.figures import save_figure
 
-        figure = Figure(figsize=(4.4, 3.2), layout="constrained")
-        self.plot(figure.subplots())
-        for kind in ("png", "svg"):
-            buffer = BytesIO()
-            figure.savefig(buffer, format=kind, dpi=200)
-            write_bytes(directory / f"curves.{kind}", buffer.getvalue())
+        ax = self.plot()
+        for kind in ("png", "svg", "pdf"):
+            save_figure(ax, directory / f"curves.{kind}")
+        pyplot.close(cast("Any", ax.get_figure()))
 
 
 def compare(directories: Sequence[str | Path]) -> Comparison:

@@ -10,11 +10,10 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_rel, wilcoxon
 
-from nodelens.errors import InvalidValueError, UnknownNameError
+from nodelens.errors import UnknownNameError
 from nodelens.experiments import compare
 from nodelens.experiments.latex import latex_table
 from nodelens.experiments.paired import holm, interval, paired_tests
-from nodelens.figures import plot_run_curves
 
 
 def by_seed(values) -> dict[int, float]:
@@ -156,7 +155,7 @@ def test_a_comparison_averages_and_tests_conditions_apart(many, tmp_path):
     found.save(tmp_path / "out")
     written = {file.name for file in (tmp_path / "out").iterdir()}
     tables = {f"{name}.{kind}" for name in found.tables for kind in ("csv", "tex")}
-    assert written == tables | {"curves.png", "curves.svg"}
+    assert written == tables | {"curves.png", "curves.svg", "curves.pdf"}
     assert found.to_latex("tests").count("\\\\\n") == 4
     with pytest.raises(UnknownNameError, match=r"no table 'test' \(did you mean 'tests'\?\)"):
         found.to_latex("test")
@@ -173,12 +172,11 @@ def test_runs_without_curves_compare_by_their_networks(many):
 def test_the_figure_shows_every_order_on_its_interval(many):
     found = compare(many)
     ax = found.plot()
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels[:2] == ["plain, size, low first (6 runs)", "plain, random (6 runs)"]
-    band = ax.collections[0].get_paths()[0].vertices[:, 1]
+    lines = {line.get_label(): line for line in ax.lines}
+    orders = [f"{name}, {order}" for name in ("plain", "wide") for order in ("size, low first", "random")]
+    assert set(orders) <= set(lines)
     rows = found.curves.query("experiment == 'plain' and score == 'size'")
-    assert (band.min(), band.max()) == pytest.approx((rows["low"].min(), rows["high"].max()))
-    with pytest.raises(InvalidValueError, match="has no 'rows'"):
-        plot_run_curves(found.curves[:0])
-    with pytest.raises(InvalidValueError, match="has no 'mode'"):
-        plot_run_curves(found.curves.drop(columns="mode"))
+    assert list(lines["plain, size, low first"].get_ydata()) == pytest.approx(list(rows["mean"]))
+    ends = [segment[:, 1] for part in ax.collections for segment in part.get_segments()]
+    for low, high in zip(rows["low"], rows["high"], strict=True):
+        assert any(end == pytest.approx([low, high]) for end in ends)
