@@ -82,11 +82,11 @@ def report(
 def compare(
     directories: Annotated[list[str], typer.Argument(metavar="DIR...", help="Run directories.")],
     output_dir: Annotated[
-        str | None, typer.Option(help="Write every table as CSV into this folder.")
+        str | None, typer.Option(help="Write tables (CSV, LaTeX) and a figure here.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare runs and seeds: how alike scores rank channels, and accuracy with intervals."""
+    """Compare runs and seeds: scores' rank agreement, accuracy with intervals, paired tests."""
     with clean_errors():
         from nodelens.experiments import compare as compare_runs
 
@@ -110,6 +110,7 @@ _TITLES = {
     "networks": "Whole networks: mean and 95% interval over runs",
     "agreement": "Rank agreement of scores within layers (Spearman)",
     "curves": "Test accuracy by share of channels silenced: mean and 95% interval over runs",
+    "tests": "Paired tests over runs or seeds (Holm-corrected within a measure)",
 }
 
 

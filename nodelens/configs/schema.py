@@ -23,6 +23,7 @@ from nodelens.configs.sections.base import (
 from nodelens.configs.sections.evaluation import EvaluationSection
 from nodelens.configs.sections.figures import FiguresConfig
 from nodelens.configs.sections.pruning import PruningSection
+from nodelens.configs.sections.tracking import TrackingConfig
 from nodelens.errors import ConfigError
 from nodelens.memory import as_bytes
 
@@ -229,6 +230,7 @@ class Config(Section):
     pruning: PruningSection | None = None
     evaluation: EvaluationSection | None = None
     figures: FiguresConfig = FiguresConfig()
+    tracking: TrackingConfig = TrackingConfig()
     output: OutputConfig
 
     _source: Document | None = PrivateAttr(default=None)

@@ -30,6 +30,7 @@ from nodelens.experiments.provenance import environment, source_code
 from nodelens.experiments.record import Record, key_of
 from nodelens.experiments.shards import adopt, read_shards, shard_directory
 from nodelens.experiments.stage import Run, Stage
+from nodelens.experiments.tracked import check_tracking, tracked
 from nodelens.statistics.distributed import joined
 
 __all__ = ["Experiment"]
@@ -100,6 +101,7 @@ class Experiment(ABC):
     def _finish(self, run: Run, progress: bool) -> RunResults:
         _known(run.only, self._stages(run))
         run.device  # noqa: B018 - a device that is not there is told before any work
+        check_tracking(self.config)
         for stage in self.stages():
             stage.check(run)
         with _threads(run):
@@ -149,7 +151,7 @@ class Experiment(ABC):
         self, run: Run, stages: Sequence[Stage], display: Display, log: logging.Logger
     ) -> None:
         record = self._open_record(run, stages)
-        with closing(record, log):
+        with tracked(run, record, log) as follow, closing(record, log):
             taken = [stage.name for stage in stages[: _last_shared(stages)] if run.shards]
             if run.shards:
                 adopt(run.shards[0], record, taken)
@@ -159,6 +161,7 @@ class Experiment(ABC):
                 if run.only not in (None, stage.name):
                     if stage.shared:
                         run.ranks.from_first(lambda: True)
+                    follow(stage.name)
                     continue
                 done = record.is_done(stage.name, key)
                 if stage.name in taken and not done:
@@ -171,6 +174,7 @@ class Experiment(ABC):
                 if stage.shared:
                     run.ranks.from_first(lambda keep=keep: keep)  # type: ignore[misc]
                 perform(stage, run, record, key, display, log, keep=keep)
+                follow(stage.name)
 
     def _open_record(self, run: Run, stages: Sequence[Stage]) -> Record:
         experiment = self.config.experiment

@@ -81,7 +81,7 @@ def test_a_written_configuration_loads_to_the_same():
             "tiny.yaml, line 11: lens: unknown key (value ['rayleigh_quotient', {'name':"
             " 'taylor_saliency', 'mode': 'sq_mean'}]) (did you mean 'lenses'?), expected one of"
             " experiment, model, dataset, training, calibration, lenses, sensitivity,"
-            " pruning, evaluation, figures, output",
+            " pruning, evaluation, figures, tracking, output",
         ),
         (
             "epochs: 3",

@@ -11,6 +11,7 @@ from nodelens.experiments.artifacts import PRUNING, PRUNING_PROTOCOL
 from nodelens.experiments.judging import check_protocol, judge, protocol_of
 from nodelens.experiments.kept import KeptRows, Row
 from nodelens.experiments.orders import Order, code_of, orders, section_of
+from nodelens.experiments.paired import interval
 from nodelens.experiments.provenance import package_code, source_code
 from nodelens.experiments.pruned import Mask, Pruner
 from nodelens.experiments.pruning_section import leave_section
@@ -186,9 +187,6 @@ def _row(
 
 def _summary(run: Run, table: Any, protocol: str) -> dict[str, Any]:
     """Return protocol, the whole network, and chance with Student's interval over its seeds."""
-    # Comparing runs reads experiments, which have this stage.
-    from nodelens.experiments.comparison import interval
-
     metric = "perplexity" if run.config.is_language_model else "accuracy"
     dense = table[table["strategy"] == "dense"].iloc[0]
     chance = []
