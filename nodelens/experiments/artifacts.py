@@ -31,6 +31,8 @@ RANK_CORRELATION = "analysis/rank_correlation.csv"
 FINDINGS = "analysis/findings.json"
 FIGURES = "figures/figures.json"
 REPORT = "report.html"
+REPORT_MARKDOWN = "report.md"
+REPORT_JSON = "report.json"
 
 
 class RunResults:
