@@ -42,7 +42,7 @@ bench: models ## measure what lenses cost over a plain forward pass
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.docs ## build the documentation site, build/site/index.html (Python 3.11.5 or newer)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: setup ## ruff and mypy --strict
 	$(BIN)/ruff check .
