@@ -173,7 +173,9 @@ def test_the_figure_shows_every_order_on_its_interval(many):
     found = compare(many)
     ax = found.plot()
     lines = {line.get_label(): line for line in ax.lines}
-    orders = [f"{name}, {order}" for name in ("plain", "wide") for order in ("size, low first", "random")]
+    orders = [
+        f"{name}, {order}" for name in ("plain", "wide") for order in ("size, low first", "random")
+    ]
     assert set(orders) <= set(lines)
     rows = found.curves.query("experiment == 'plain' and score == 'size'")
     assert list(lines["plain, size, low first"].get_ydata()) == pytest.approx(list(rows["mean"]))
