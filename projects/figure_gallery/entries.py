@@ -130,6 +130,12 @@ ENTRIES = (
         "What silencing each channel costs, against what a score foretold.",
     ),
     Entry(
+        "intervals",
+        "Estimates",
+        "plot_intervals({n: (e.value, e.low, e.high) for n, e in validation.estimates.items()})",
+        "What a causal check estimates, on 95% intervals; `validation.plot()` is the same.",
+    ),
+    Entry(
         "doses",
         "Dose and response",
         "plot_doses(sweep)",

@@ -83,6 +83,7 @@ def build_page(config: Config, folder: RunFolder) -> Page:
         findings=Findings.from_plain(results.findings),
         curves=pictures["curve"],
         heatmap=next(iter(pictures["heatmap"]), None),
+        depth=next(iter(pictures["depth"]), None),
         correlation=next(iter(pictures["correlation"]), None),
         channels=channel_data(channels.head(most), scores.units, tested),
         omitted=max(0, len(channels) - most),
@@ -112,11 +113,12 @@ def build_page(config: Config, folder: RunFolder) -> Page:
 
 
 def _pictures(folder: RunFolder) -> dict[str, list[Figure]]:
-    found: dict[str, list[Figure]] = {kind: [] for kind in ("curve", "heatmap", "correlation")}
+    kinds = ("curve", "heatmap", "correlation", "depth")
+    found: dict[str, list[Figure]] = {kind: [] for kind in kinds}
     for entry in folder.read_json(FIGURES):
-        # The page draws histograms itself, of any score in any layer.
-        if entry["kind"] != "histogram":
-            found.setdefault(entry["kind"], []).append(_picture(folder, entry))
+        # The page draws the spread of scores itself, of any score in any layer.
+        if entry["kind"] in kinds:
+            found[entry["kind"]].append(_picture(folder, entry))
     return found
 
 
