@@ -28,12 +28,13 @@ def read(path: Path):
 
 def execute(notebook) -> None:
     """Run every cell in a kernel of its own, in the repository's folder."""
-    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
 
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")
     place = {"metadata": {"path": str(ROOT)}}
-    NotebookClient(notebook, km=kernel, timeout=280, resources=place).execute()
+    client = NotebookClient(notebook, kernel_name="python3", timeout=280, resources=place)
+    # One that it makes itself it also shuts down, with all sockets.
+    client.create_kernel_manager().transport = "ipc"
+    client.execute()
 
 
 def test_there_are_three():
