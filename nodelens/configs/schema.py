@@ -7,18 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    Strict,
-    field_validator,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, PrivateAttr, Strict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from nodelens.configs.document import OVERRIDE, Document, Path, dotted
+from nodelens.configs.sections.base import Amount, Count, Fraction, Names, Section, Seed
+from nodelens.configs.sections.cluster import CausalConfig, ClusteringConfig, HaloConfig
 from nodelens.errors import ConfigError
 from nodelens.memory import as_bytes
 
@@ -42,27 +36,9 @@ EXPERIMENT_ALIASES = {
     "vision_synergy": "general_alignment",
     "llm_supernode": "llm_alignment",
     "llm": "llm_alignment",
+    "vision_cluster_analysis": "cluster_analysis",
+    "metric_cluster_analysis": "cluster_analysis",
 }
-
-# Lists become tuples, so that a configuration cannot change under a running experiment.
-Names = Annotated[tuple[str, ...], Strict(False)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Amount = Annotated[float, Field(gt=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A part of a configuration: unknown keys are errors, types are not guessed, values stay."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-    )
 
 
 class ExperimentConfig(Section):
@@ -70,9 +46,10 @@ class ExperimentConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """a name made of letters, digits, dots, dashes and underscores"""
-    type: Literal["general_alignment", "llm_alignment"] = "general_alignment"
-    """`general_alignment` (also `alignment_analysis`, `vision_synergy`) or `llm_alignment` (also
-    `llm_supernode`, `llm`)."""
+    type: Literal["general_alignment", "llm_alignment", "cluster_analysis"] = "general_alignment"
+    """`general_alignment` (also `alignment_analysis`, `vision_synergy`), `llm_alignment` (also
+    `llm_supernode`, `llm`) or `cluster_analysis` (also `vision_cluster_analysis`,
+    `metric_cluster_analysis`)."""
     seed: Seed = 0
     """Seed of the data split, the initial weights and the order of training batches."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
@@ -249,6 +226,9 @@ class Config(Section):
     lenses: Annotated[tuple[LensConfig, ...], Strict(False), Field(min_length=1)]
     """a list of lenses, each a name or a section with a name and options"""
     sensitivity: SensitivityConfig | None = None
+    clustering: ClusteringConfig | None = None
+    halo: HaloConfig | None = None
+    causal: CausalConfig | None = None
     output: OutputConfig
 
     _source: Document | None = PrivateAttr(default=None)
@@ -263,6 +243,17 @@ class Config(Section):
         """Return whether the network reads text."""
         return self.experiment.type == "llm_alignment"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _clusters(cls, data: Any) -> Any:
+        """Give a cluster analysis its section, with every default, where it is left out."""
+        experiment = data.get("experiment") if isinstance(data, dict) else None
+        family = experiment.get("type") if isinstance(experiment, dict) else None
+        known = isinstance(family, str) and EXPERIMENT_ALIASES.get(family, family)
+        if known == "cluster_analysis" and data.get("clustering") is None:
+            return {**data, "clustering": {}}
+        return data
+
     @model_validator(mode="after")
     def _belongs_together(self) -> Config:
         """Refuse values that this family of experiments would not look at."""
@@ -275,12 +266,19 @@ class Config(Section):
 
     def _only_for_others(self) -> list[tuple[str, bool]]:
         model, dataset = self.model, self.dataset
+        clusters = [
+            (name, getattr(self, name) is not None)
+            for name in ("clustering", "halo", "causal")
+            if self.experiment.type != "cluster_analysis"
+        ]
         if not self.is_language_model:
             return [
+                *clusters,
                 ("dataset.tokens", dataset.tokens is not None),
                 ("dataset.block_size", dataset.block_size is not None),
             ]
         return [
+            *clusters,
             ("model.checkpoint", model.checkpoint is not None),
             ("model.initial_checkpoint", model.initial_checkpoint is not None),
             ("dataset.folder", dataset.folder is not None),

@@ -22,8 +22,6 @@ from nodelens.experiments.stages.measure import write_tables
 __all__ = ["analyse", "opened", "rebuild_report", "saved_config"]
 
 _ORIGIN = "analysis_of"
-_MADE_BY = ("data", "network", "measure", "sensitivity")
-"""Stages whose tables an analysis starts from; weights stay where they are."""
 
 
 def saved_config(directory: str | Path) -> Config:
@@ -53,7 +51,9 @@ def analyse(directory: str | Path, output_dir: str | Path, *, progress: bool = F
     _check_measured(source, told)
     _check_apart(source, target)
     target.prepare()
-    stages = {name: told["stages"][name] for name in _MADE_BY if name in told["stages"]}
+    # Weights stay where they are.
+    made = [stage.name for stage in _stages(_config(source)) if not stage.derived]
+    stages = {name: told["stages"][name] for name in made if name in told["stages"]}
     origin = {
         "experiment": told["experiment"],
         "scores": source.digest(SCORE_FILES[0]),
@@ -85,6 +85,7 @@ def _made_again(
     config: Config, folder: RunFolder, record: Record, stages: Sequence[Stage], progress: bool
 ) -> RunResults:
     run, display = Run(config, folder), Display(progress)
+    run.stages = _stages(config)
     with logged(run) as log, closing(record, log):
         for stage in stages:
             record.data["protocol"][stage.name] = stage.protocol(config)
@@ -94,7 +95,11 @@ def _made_again(
 
 
 def _derived(config: Config) -> list[Stage]:
-    return [stage for stage in experiment_for(config).stages() if stage.derived]
+    return [stage for stage in _stages(config) if stage.derived]
+
+
+def _stages(config: Config) -> Sequence[Stage]:
+    return experiment_for(config).stages()
 
 
 def opened(directory: str | Path) -> RunFolder:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nodelens.report import channels as by_channel
@@ -11,6 +11,8 @@ from nodelens.report.orders import Orders
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from nodelens.report.chapter import Chapter
 
 __all__ = ["Evidence", "Findings", "KeyNumber", "find"]
 
@@ -57,6 +59,15 @@ class Findings:
     numbers: list[KeyNumber]
     sentences: list[str]
     readings: dict[str, str] = field(default_factory=dict)
+    curves: bool = False
+    """Whether the headline is about channels silenced in order."""
+
+    def with_chapters(self, chapters: Sequence[Chapter]) -> Findings:
+        """Return the findings with those of the stages in front, and a headline of theirs."""
+        told = [chapter.headline for chapter in chapters]
+        headline = self.headline if self.curves or not told else told.pop(0)
+        sentences = [*(f"{sentence}." for sentence in told), *self.sentences]
+        return replace(self, headline=headline, sentences=sentences)
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Findings:
@@ -95,6 +106,7 @@ def find(evidence: Evidence) -> Findings:
             if text
         ],
         readings=_readings(evidence, orders),
+        curves=orders is not None,
     )
 
 

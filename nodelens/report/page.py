@@ -6,9 +6,12 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nodelens.report.findings import Findings
+
+if TYPE_CHECKING:
+    from nodelens.report.chapter import Chapter
 
 __all__ = ["Figure", "Page", "Table", "render_page"]
 
@@ -62,6 +65,7 @@ class Page:
     config: str
     omitted: int = 0
     files: Sequence[tuple[str, str]] = field(default_factory=list)
+    chapters: Sequence[Chapter] = ()
 
 
 def render_page(page: Page) -> str:

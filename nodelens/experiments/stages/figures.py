@@ -39,8 +39,9 @@ class FigureStage(Stage):
 
     name = "figures"
     needs = ("data", "measure", "sensitivity", "analysis")
-    code = ("figures", "experiments/stages/figures.py")
+    code = ("figures", "experiments/stages/figures.py", "experiments/chapters")
     derived = True
+    collects = True
 
     def settings(self, run: Run) -> Any:
         return {}
@@ -53,7 +54,12 @@ class FigureStage(Stage):
 
     def run(self, run: Run) -> str:
         results = RunResults(run.folder.root)
-        drawings = [*_curves(results), *_tables(results), *_histograms(results)]
+        told = [
+            (_entry(_slug(drawing.name), stage.name, drawing.alt), drawing.draw)
+            for stage in run.stages
+            for drawing in stage.drawings(results)
+        ]
+        drawings = [*_curves(results), *told, *_tables(results), *_histograms(results)]
         listed = []
         for number, (entry, draw) in enumerate(drawings, start=1):
             width = _save(run, entry["file"], draw)

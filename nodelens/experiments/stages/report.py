@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,9 @@ class ReportStage(Stage):
 
     name = "report"
     needs = ("data", "network", "measure", "sensitivity", "analysis", "figures")
-    code = ("report", "figures/style.py", "experiments/stages/report.py")
+    code = ("report", "figures/style.py", "experiments/stages/report.py", "experiments/chapters")
     derived = True
+    collects = True
 
     def settings(self, run: Run) -> Any:
         return {"experiment": run.config.experiment.model_dump(mode="json")}
@@ -37,13 +40,13 @@ class ReportStage(Stage):
         return "Every number on the page is read from the files of this run."
 
     def run(self, run: Run) -> str:
-        run.folder.write_text(REPORT, render_page(build_page(run.config, run.folder)))
+        run.folder.write_text(REPORT, render_page(build_page(run.config, run.folder, run.stages)))
         size = run.folder.path(REPORT).stat().st_size
         return f"{REPORT}, one page of {size / 1e6:.1f} MB"
 
 
-def build_page(config: Config, folder: RunFolder) -> Page:
-    """Return what the report of a run shows, read from its files."""
+def build_page(config: Config, folder: RunFolder, made_by: Sequence[Stage] = ()) -> Page:
+    """Return what the report of a run shows, read from its files; stages tell their chapters."""
     results = RunResults(folder.root)
     pictures = _pictures(folder)
     scores = results.scores
@@ -80,6 +83,11 @@ def build_page(config: Config, folder: RunFolder) -> Page:
             ("analysis/", "rank correlations, means and ranks by layer, findings"),
             ("provenance.json", "versions, seeds, protocol, digests of all files"),
         ],
+        chapters=[
+            replace(chapter, figures=pictures.get(stage.name, []))
+            for stage in made_by
+            if (chapter := stage.chapter(results)) is not None
+        ],
     )
 
 
@@ -105,7 +113,7 @@ def _pictures(folder: RunFolder) -> dict[str, list[Figure]]:
     }
     for entry in folder.read_json(FIGURES):
         svg = folder.path(f"{entry['file']}.svg").read_bytes()
-        found[entry["kind"]].append(Figure(entry["name"], svg, entry["alt"], entry["width"]))
+        found.setdefault(entry["kind"], []).append(Figure(entry["name"], svg, entry["alt"], entry["width"]))
     return found
 
 

@@ -1,0 +1,29 @@
+"""A part of the report that a stage tells: what it found, its figures and its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nodelens.report.page import Figure, Table
+
+__all__ = ["Chapter"]
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What a stage tells the reader; names stand in backticks.
+
+    `headline` is the finding in a sentence without its full stop, which heads the page where no
+    other does, and stands among the findings of the run. `sentences` say more, `how` says how to
+    read the figures, `tables` are folded away under their names. `figures` are filled in by the
+    report.
+    """
+
+    name: str
+    title: str
+    headline: str
+    sentences: Sequence[str]
+    how: str = ""
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    figures: Sequence[Figure] = ()
