@@ -66,7 +66,7 @@ class ModelConfig(Section):
 
     name: str
     """`mlp` or `small_cnn`; a language model by packaged name, folder, GGUF file or hub name."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """a section of options of that architecture, or of loading a language model"""
     checkpoint: str | None = None
     """A safetensors file of trained weights; without it the network is trained."""

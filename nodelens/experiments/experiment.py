@@ -187,8 +187,8 @@ class Experiment(ABC):
         record = Record(run.folder, facts)
         record.keep([stage.name for stage in stages])
         record.data["protocol"] = {stage.name: stage.protocol(self.config) for stage in stages}
-        run.folder.write_text(CONFIG, dump_config(self.config))
         record.save()
+        run.folder.write_text(CONFIG, dump_config(self.config))
         return record
 
     @staticmethod

@@ -59,7 +59,7 @@ class MatchedCascade(CausalCheck):
         `control.TYPE.N` is that of the controls, `excess.TYPE.N` how far the type is above its own,
         draw by draw; `excess.TYPE` is the mean over all n. Intervals are over draws.
         """
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "type": name,
                 "n": n,

@@ -27,15 +27,15 @@ class ClusteringConfig(Section):
     """score of what a channel is worth; reported by type, and what controls are matched by"""
     n_clusters: Count = 4
     """Clusters of a layer."""
-    features: Literal[
-        "all", "rq_red", "rq_syn", "red_syn", "rq_only", "red_only", "syn_only"
-    ] = "all"
+    features: Literal["all", "rq_red", "rq_syn", "red_syn", "rq_only", "red_only", "syn_only"] = (
+        "all"
+    )
     """The metrics to cluster by."""
     mode: Literal["geometric", "quantile", "importance_reassign", "score_augmented"] = "geometric"
     """`geometric` uses the three metrics alone; the others need `importance`."""
     type_mapping: Literal["greedy", "global", "global_simple", "prototype"] = "greedy"
     """How clusters get their types."""
-    shuffles: Whole = 99
+    shuffles: Whole = 199
     """Samples of noise that clusters are compared with; 0 leaves that out."""
     bootstraps: Whole = 20
     """Samples of channels, drawn with replacement, that stability is measured over."""
@@ -58,7 +58,7 @@ class HaloConfig(Section):
     """A halo is all channels at or above that percentile of the share of a type."""
     use_activation_weight: bool = True
     """Whether a weight counts as much as what passes it varies."""
-    permutations: Count = 199
+    permutations: Count = 999
     """Draws of as many sources, or of the next layer's types, that halos and flow stand beside."""
     seed: SmallSeed = 42
     """Seed of the draws."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nodelens.experiments.artifacts import CASCADE, CAUSAL, RunResults
-from nodelens.experiments.chapters.clusters import listed, unstructured
+from nodelens.experiments.chapters.clusters import listed, p_text, unstructured
 from nodelens.experiments.stage import Drawing
 from nodelens.figures.intervals import plot_intervals
+from nodelens.figures.style import paper_axes
 from nodelens.report import Chapter, Table
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def drawings(results: RunResults) -> list[Drawing]:
     found = [Drawing("cascade", alt, partial(_draw, cost, _type_and_number, "excess loss"))]
     halos = causal[(causal["check"] == "halo_ablation") & causal["estimate"].isin(_HALO)]
     if len(halos):
-        alt = "What a halo costs above its controls, alone (gap) and together with its core."
+        alt = "What a halo costs above its controls, alone, and in excess together with its core."
         found.append(Drawing("halo_ablation", alt, partial(_draw, halos, _halo, "excess loss")))
     scores = causal[(causal["check"] == "ablation_validation") & (causal["estimate"] == "spearman")]
     if len(scores):
@@ -46,8 +47,10 @@ def _starts(causal: pd.DataFrame, name: str) -> pd.Series:
 
 
 def _draw(rows: pd.DataFrame, name: Any, label: str) -> Axes:
-    points = {name(row): (row.value, row.low, row.high) for row in rows.itertuples()}
-    return plot_intervals(points, label=f"{label}, with its 95% interval")
+    values = rows[["value", "low", "high"]].astype(float).itertuples(index=False, name=None)
+    points = {name(row): one for row, one in zip(rows.itertuples(), values, strict=True)}
+    ax = paper_axes(None, 3.5, 0.8 + 0.17 * len(points))
+    return plot_intervals(points, ax, label=f"{label}, with its 95% interval")
 
 
 def _type_and_number(row: Any) -> str:
@@ -56,7 +59,7 @@ def _type_and_number(row: Any) -> str:
 
 
 def _halo(row: Any) -> str:
-    words = {"gap": "alone", "interaction_gap": "interaction with its core"}
+    words = {"gap": "alone", "interaction_gap": "with its core"}
     return f"{row.target}, {words[row.estimate]}"
 
 
@@ -65,7 +68,7 @@ def chapter(results: RunResults) -> Chapter | None:
     causal, cascade = results.table(CAUSAL), results.table(CASCADE)
     if causal is None or cascade is None:
         return None
-    said = [*_types(causal), *_halos(causal), _receivers(causal), _scores(causal), _caution(results)]
+    said = [_types(causal), *_halos(causal), _receivers(causal), _scores(causal), _caution(results)]
     return Chapter(
         name="causal",
         title="What they are worth",
@@ -102,12 +105,12 @@ def _headline(causal: pd.DataFrame) -> str:
     return f"{said[0].upper()}{said[1:]} than random ones of the same layers"
 
 
-def _types(causal: pd.DataFrame) -> list[str]:
-    return [
-        f"Silencing {row.type} channels raises the loss by {_shown(row)} nats above as many random"
-        " channels of the same layers, on average over numbers."
-        for row in _overall(causal).itertuples()
-    ]
+def _types(causal: pd.DataFrame) -> str:
+    told = [f"{row.type} {_shown(row)}" for row in _overall(causal).itertuples()]
+    return (
+        "Rise in the loss above as many random channels of the same layers, in nats, mean over"
+        f" numbers of channels: {', '.join(told)}."
+    )
 
 
 def _shown(row: Any) -> str:
@@ -118,12 +121,12 @@ def _halos(causal: pd.DataFrame) -> list[str]:
     mine = causal[causal["check"] == "halo_ablation"]
     said = []
     for (source, target), rows in mine.groupby(["source", "target"], sort=False):
-        found = {row.estimate: row for row in rows.itertuples()}
+        found: dict[str, Any] = {str(row.estimate): row for row in rows.itertuples()}
         said.append(
             f"The halo of `{source}`'s {found['gap'].type} channels in `{target}` costs"
-            f" {_shown(found['gap'])} nats above matched channels (p = {found['p'].value:.2g});"
-            f" with its core gone as well, {_shown(found['interaction_gap'])} more than theirs"
-            f" (p = {found['interaction_p'].value:.2g})."
+            f" {_shown(found['gap'])} nats above matched channels ({p_text(found['p'].value)}), and"
+            f" {_shown(found['interaction_gap'])} on top with its core gone"
+            f" ({p_text(found['interaction_p'].value)})."
         )
     return said
 

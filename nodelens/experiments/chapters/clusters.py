@@ -22,7 +22,7 @@ from nodelens.report import Chapter, Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["chapter", "drawings", "listed", "number", "unstructured"]
+__all__ = ["chapter", "drawings", "listed", "number", "p_text", "unstructured"]
 
 _STEADY = 0.8
 
@@ -55,7 +55,7 @@ def _alt(row: Any) -> str:
     if row.verdict == "not tested":
         return f"`{row.layer}`: not compared with noise."
     found = "clusters tighter than noise" if row.verdict == "structure" else "no structure"
-    return f"`{row.layer}`: {found} (p = {row.p_adjusted:.2g})."
+    return f"`{row.layer}`: {found} ({p_text(row.p_adjusted)})."
 
 
 def chapter(results: RunResults) -> Chapter | None:
@@ -97,6 +97,11 @@ def listed(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]]))
 
 
+def p_text(value: Any) -> str:
+    """Return a p-value as it stands in prose, never broken over two lines."""
+    return f"p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{value:.2g}"
+
+
 def number(value: Any, digits: int = 2) -> str:
     """Return a number as it is read, nothing for a missing one."""
     return "" if value is None or pd.isna(value) else f"{value:.{digits}f}"
@@ -121,7 +126,7 @@ def _none(layers: pd.DataFrame) -> str:
     rows = layers[layers["verdict"] == "no structure"]
     if rows.empty:
         return ""
-    named = [f"`{row.layer}` (p = {row.p_adjusted:.2g})" for row in rows.itertuples()]
+    named = [f"`{row.layer}` ({p_text(row.p_adjusted)})" for row in rows.itertuples()]
     return f"No structure: {', '.join(named)}. Types are none there."
 
 
@@ -196,5 +201,6 @@ def _cell(value: Any) -> str:
 def _ablations(ablated: pd.DataFrame) -> Table:
     """Return agreement with all three metrics, layers (row) by features (column)."""
     wide = ablated.pivot_table(index="layer", columns="features", values="ari", sort=False)
-    rows = [[str(layer), *(number(v) for v in row)] for layer, row in zip(wide.index, wide.to_numpy(), strict=True)]
+    named = zip(wide.index, wide.to_numpy(), strict=True)
+    rows = [[str(layer), *(number(value) for value in row)] for layer, row in named]
     return Table(["adjusted Rand index", *map(str, wide.columns)], rows)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from nodelens import figures
+from nodelens.analysis.clustering import TYPES
 from nodelens.experiments.artifacts import FLOW, HALO_CHANNELS, HALOS, RunResults
-from nodelens.experiments.chapters.clusters import listed, number, unstructured
+from nodelens.experiments.chapters.clusters import listed, number, p_text, unstructured
 from nodelens.experiments.stage import Drawing
 from nodelens.report import Chapter, Table
 
@@ -32,20 +33,28 @@ def drawings(results: RunResults) -> list[Drawing]:
         alt = f"Influence from each type of `{source}` by type of `{target}`."
         found.append(Drawing(f"flow_{source}_{target}", alt, partial(_draw_flow, rows)))
         mine = halos[(halos["source"] == source) & (halos["target"] == target)]
-        best = mine.loc[mine["z"].idxmax()]
+        best = _highest(mine, mine["z"])
         alt = f"The halo of the {best['type']} channels of `{source}` in `{target}`{_p(best)}."
         draw = partial(_draw_halo, channels, best)
         found.append(Drawing(f"halo_{source}_{target}", alt, draw))
     return found
 
 
+def _highest(table: pd.DataFrame, values: pd.Series[float]) -> Any:
+    """The row of the highest value, the first of several."""
+    return table.iloc[int(values.to_numpy().argmax())]
+
+
 def _p(row: Any) -> str:
-    return f": p = {row['p_adjusted']:.2g}"
+    return f": {p_text(row['p_adjusted'])}"
 
 
 def _draw_flow(rows: pd.DataFrame) -> Axes:
-    wide = rows.pivot_table(
-        index="source_type", columns="target_type", values="share", sort=False
+    wide = rows.pivot_table(index="source_type", columns="target_type", values="share")
+    kinds = list(reversed(TYPES))
+    wide = wide.reindex(
+        index=[kind for kind in kinds if kind in wide.index],
+        columns=[kind for kind in kinds if kind in wide.columns],
     )
     return figures.plot_cluster_flow(wide.to_numpy(), list(wide.index), list(wide.columns))
 
@@ -60,6 +69,7 @@ def _draw_halo(channels: pd.DataFrame, row: Any) -> Axes:
     return figures.plot_halo(
         mine["share"].to_numpy(),
         inside.to_numpy(),
+        expected=float(row["share_random"]),
         source=f"{row['type']} channels",
     )
 
@@ -93,12 +103,12 @@ def _headline(halos: pd.DataFrame) -> str:
 
 
 def _strongest(halos: pd.DataFrame) -> str:
-    best = halos.loc[halos["z"].idxmax()]
+    best = _highest(halos, halos["z"])
     return (
         f"The strongest is that of the {best['type']} channels of `{best['source']}` in"
         f" `{best['target']}`: its channels take {best['share']:.0%} of their input from them,"
-        f" {best['share_random']:.0%} from as many at random (adjusted p ="
-        f" {best['p_adjusted']:.2g})."
+        f" {best['share_random']:.0%} from as many at random (adjusted"
+        f" {p_text(best['p_adjusted'])})."
     )
 
 
@@ -114,7 +124,7 @@ def _flow(flow: pd.DataFrame) -> str:
     found = flow[flow["p_adjusted"] <= _LEVEL]
     if found.empty:
         return f"No type speaks to another more or less than to its size: {len(flow)} flows tested."
-    best = found.loc[(found["share"] - found["share_random"]).abs().idxmax()]
+    best = _highest(found, (found["share"] - found["share_random"]).abs())
     return (
         f"{len(found)} of {len(flow)} flows differ from what sizes alone would give, most that from"
         f" {best['source_type']} channels of `{best['source']}` to {best['target_type']} ones of"

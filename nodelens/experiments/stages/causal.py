@@ -1,4 +1,4 @@
-"""What silencing says of types, halos and scores, on rows that nothing was fitted or measured on."""
+"""What silencing says of types, halos and scores, on rows that nothing was fitted on."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _tasks(run: Run) -> Iterator[_Task]:
     given, folder = _section(run.config), run.folder
     result = LensResult.load(folder.path(SCORES))
     clusters = folder.read_table(CLUSTERS)
-    shared = {"resamples": given.resamples, "seed": given.seed}
+    shared: dict[str, Any] = {"resamples": given.resamples, "seed": given.seed}
     cascade = MatchedCascade(_types(clusters), counts=given.counts, draws=given.draws, **shared)
     yield _of(CASCADE, {}, cascade)
     if run.config.halo is not None:

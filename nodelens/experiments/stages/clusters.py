@@ -150,7 +150,9 @@ def _metrics(run: Run) -> dict[str, dict[str, Tensor]]:
 
 def _clusters(given: ClusteringConfig, layer: str, scores: Mapping[str, Tensor]) -> ClusterResult:
     return _clusterer(given).fit(
-        *(scores[key] for key in _METRICS),
+        scores["quotient"],
+        scores["redundancy"],
+        scores["synergy"],
         layer_name=layer,
         importance=scores.get("importance"),
         features=given.features,
@@ -214,7 +216,9 @@ def _layer(given: ClusteringConfig, found: ClusterResult) -> dict[str, Any]:
         "stability": (
             stability(found, samples=given.bootstraps, seed=given.seed) if steady else None
         ),
-        "gap_clusters": gap_statistic(found.points.numpy(), seed=given.seed)[0],
+        "gap_clusters": gap_statistic(
+            found.points.numpy(), given.n_clusters + 2, samples=10, seed=given.seed
+        )[0],
         **{name: found.counts.get(name, 0) for name in _types()},
     }
 
@@ -246,8 +250,9 @@ def _types() -> list[str]:
 def _ablations(run: Run, metrics: Mapping[str, Mapping[str, Tensor]]) -> pd.DataFrame:
     rows = []
     for layer, scores in metrics.items():
-        three = [scores[key] for key in _METRICS]
-        for name, one in ablations(_clusterer(_section(run.config)), *three, layer).items():
+        rq, redundancy, synergy = (scores[key] for key in _METRICS)
+        clusterer = _clusterer(_section(run.config))
+        for name, one in ablations(clusterer, rq, redundancy, synergy, layer).items():
             numbers = {"ari": one.ari, "ami": one.ami, "silhouette": one.silhouette}
             rows.append({"layer": layer, "features": name, **numbers})
         run.advance(len(metrics) + len({row["layer"] for row in rows}), 2 * len(metrics))

@@ -167,9 +167,7 @@ def _pairs(
     ]
 
 
-def _influence(
-    given: HaloConfig, source: Layer, target: Layer, found: Mapping[Any, Any]
-) -> Tensor:
+def _influence(given: HaloConfig, source: Layer, target: Layer, found: Mapping[Any, Any]) -> Tensor:
     weights, arriving = (found[read] for read in _READS.values())
     rows = weights.rows.unflatten(1, (target.inputs // target.groups, -1))
     spread = arriving.variance().sqrt().cpu() if given.use_activation_weight else None
@@ -209,15 +207,13 @@ def _tested(run: Run, given: HaloConfig, pairs: Sequence[_Pair]) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
-def _row(
-    given: HaloConfig, pair: _Pair, name: str, scores: Mapping[str, Tensor]
-) -> dict[str, Any]:
+def _row(given: HaloConfig, pair: _Pair, name: str, scores: Mapping[str, Tensor]) -> dict[str, Any]:
     analysis, members = CrossLayerHaloAnalysis(given.percentile), _members(pair.source_types, name)
     halo, _ = analysis.find_halo(pair.influence, members)
     tested = analysis.permutation_test(
         pair.influence, members, permutations=given.permutations, seed=given.seed, **scores
     )
-    beside = analysis.analyse_halo(halo, **scores)
+    beside = analysis.analyse_halo(halo, scores["redundancy"], scores["synergy"])
     share = tested["influence"]
     return {
         **pair.names,

@@ -113,7 +113,9 @@ def _pictures(folder: RunFolder) -> dict[str, list[Figure]]:
     }
     for entry in folder.read_json(FIGURES):
         svg = folder.path(f"{entry['file']}.svg").read_bytes()
-        found.setdefault(entry["kind"], []).append(Figure(entry["name"], svg, entry["alt"], entry["width"]))
+        found.setdefault(entry["kind"], []).append(
+            Figure(entry["name"], svg, entry["alt"], entry["width"])
+        )
     return found
 
 
