@@ -263,6 +263,11 @@ def test_planted_kinds_are_recovered_and_noise_is_called_none(copy):
     told = stage.chapter(results)
     assert told.headline == "Channels fall into kinds, tighter than noise gives, in `fc1` alone"
     assert any(s.startswith("No structure: `fc2`") for s in told.sentences)
+    assert not any("importance 0" in s for s in told.sentences)
+    layers["worthless"] = 5
+    layers.reset_index().to_csv(copy / "results/cluster_layers.csv", index=False)
+    said = " ".join(stage.chapter(RunResults(copy)).sentences)
+    assert "Channels of importance 0: 5 of 14 in `fc1`. Clusters may be there because" in said
 
 
 def test_matched_controls_take_as_many_of_every_layer():

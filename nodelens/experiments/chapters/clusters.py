@@ -68,7 +68,14 @@ def chapter(results: RunResults) -> Chapter | None:
         tables["The centroids, in standard deviations"] = _table(centroids)
     if (ablated := results.table(CLUSTER_ABLATIONS)) is not None:
         tables["Clusters with fewer metrics"] = _ablations(ablated)
-    said = [_none(layers), _steady(layers), _counts(layers), _worth(results), _needed(ablated)]
+    said = [
+        _none(layers),
+        _worthless(layers),
+        _steady(layers),
+        _counts(layers),
+        _worth(results),
+        _needed(ablated),
+    ]
     return Chapter(
         name="clustering",
         title="Kinds of channels",
@@ -128,6 +135,20 @@ def _none(layers: pd.DataFrame) -> str:
         return ""
     named = [f"`{row.layer}` ({p_text(row.p_adjusted)})" for row in rows.itertuples()]
     return f"No structure: {', '.join(named)}. Types are none there."
+
+
+def _worthless(layers: pd.DataFrame) -> str:
+    """Say where clusters may tell nothing but dead channels from living ones."""
+    if "worthless" not in layers:
+        return ""
+    many = layers[(layers["verdict"] == "structure") & (layers["worthless"] > 1)]
+    named = [f"{row.worthless} of {row.channels} in `{row.layer}`" for row in many.itertuples()]
+    if not named:
+        return ""
+    return (
+        f"Channels of importance 0: {', '.join(named)}. Clusters may be there because these are"
+        " unlike the others, and for no other reason."
+    )
 
 
 def _steady(layers: pd.DataFrame) -> str:

@@ -79,6 +79,9 @@ class ClusteringStage(Stage):
             found.append(_clusters(_section(run.config), layer, scores))
             run.advance(number, 2 * len(metrics))
         table = _layers(_section(run.config), found)
+        if _section(run.config).importance:
+            worth = [scores["importance"] for scores in metrics.values()]
+            table["worthless"] = [int((values == 0).sum()) for values in worth]
         run.advance(len(metrics) * 3 // 2, 2 * len(metrics))
         run.folder.write_table(CLUSTERS, pd.concat([_channels(one) for one in found]))
         run.folder.write_table(CENTROIDS, pd.concat([_centroids(one) for one in found]))
