@@ -271,11 +271,12 @@ def test_planted_kinds_are_recovered_and_noise_is_called_none(copy):
 
 
 def test_matched_controls_take_as_many_of_every_layer():
-    types = {"a": {"x": [0, 1, 2], "y": [0]}, "b": {"x": [3, 4, 5, 6], "y": [1, 2, 3]}}
+    types = {"a": {"x": [0, 1, 2], "y": [10]}, "b": {"x": [3, 4, 5, 6], "y": [11, 12, 13]}}
     check = MatchedCascade(types, counts=[1, 3], draws=20)
     for _, n, mine, control in check.steps:
         sizes = [{layer: len(chosen) for layer, chosen in which} for which in (mine, control)]
         assert sizes[0] == sizes[1] and sum(sizes[0].values()) == n
+        assert all((c >= 10) == (layer == "y") for layer, chosen in control for c in chosen)
 
 
 def test_the_excess_of_a_cascade_is_free_of_what_layers_cost():
