@@ -7,12 +7,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PrivateAttr, Strict, field_validator, model_validator
+from pydantic import Field, PrivateAttr, Strict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from nodelens.configs.document import OVERRIDE, Document, Path, dotted
-from nodelens.configs.sections.base import Amount, Count, Fraction, Names, Section, Seed
+from nodelens.configs.sections.base import (
+    Amount,
+    Count,
+    Fraction,
+    NamedSection,
+    Names,
+    Section,
+    Seed,
+)
 from nodelens.configs.sections.cluster import CausalConfig, ClusteringConfig, HaloConfig
+from nodelens.configs.sections.evaluation import EvaluationSection
+from nodelens.configs.sections.figures import FiguresConfig
+from nodelens.configs.sections.pruning import PruningSection
 from nodelens.errors import ConfigError
 from nodelens.memory import as_bytes
 
@@ -65,9 +76,10 @@ class ModelConfig(Section):
     """The network."""
 
     name: str
-    """`mlp` or `small_cnn`; a language model by packaged name, folder, GGUF file or hub name."""
+    """`mlp`, `small_cnn`, an import path `package.module:name`, a packaged, torchvision, timm or
+    hub name, or a folder; a language model by packaged name, folder, GGUF file or hub name."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """a section of options of that architecture, or of loading a language model"""
+    """a section of options of that architecture, or of loading a model"""
     checkpoint: str | None = None
     """A safetensors file of trained weights; without it the network is trained."""
     initial_checkpoint: str | None = None
@@ -78,9 +90,13 @@ class DatasetConfig(Section):
     """The data and how it is divided. The three parts share no sample."""
 
     name: str
-    """`digits` or `mnist`; a language model's text: `pydoc`, `encyclopaedia`, `news` or a file."""
+    """`digits`, `mnist`, `images`, `imagenet_photos`, or a Hugging Face data set by hub name or
+    saved folder; a language model's text: `pydoc`, `encyclopaedia`, `news`, a file, or such a data
+    set."""
     folder: str | None = None
-    """A folder with the IDX files of MNIST, as downloaded; without it, 5,000 packaged images."""
+    """The folder of `images`; of `mnist`, its IDX files, else 5,000 packaged images are taken."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """a section of options of reading images or a Hugging Face data set"""
     tokens: Count | None = None
     """Tokens of the text to read, all by default; for language models."""
     block_size: Count | None = None
@@ -106,8 +122,8 @@ class DatasetConfig(Section):
 class TrainingConfig(Section):
     """How the network is trained: Adam, learning rate falling to zero along a cosine."""
 
-    epochs: Count = 15
-    """Passes over the training rows."""
+    epochs: Annotated[int, Field(ge=0)] = 15
+    """Passes over the training rows; 0 takes the network as it comes."""
     batch_size: Count = 64
     """Rows in a training batch."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.003
@@ -159,23 +175,11 @@ class CalibrationConfig(Section):
         return value
 
 
-class LensConfig(Section):
+class LensConfig(NamedSection):
     """A lens by its registry name; every other key is an option of that lens."""
-
-    model_config = ConfigDict(extra="allow")
 
     name: str
     """the registry name of a lens (`nodelens lenses` lists them)"""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return the keyword options of the lens."""
-        return dict(self.model_extra or {})
 
 
 class SensitivityConfig(Section):
@@ -229,6 +233,9 @@ class Config(Section):
     clustering: ClusteringConfig | None = None
     halo: HaloConfig | None = None
     causal: CausalConfig | None = None
+    figures: FiguresConfig = FiguresConfig()
+    pruning: PruningSection | None = None
+    evaluation: EvaluationSection | None = None
     output: OutputConfig
 
     _source: Document | None = PrivateAttr(default=None)
@@ -242,6 +249,12 @@ class Config(Section):
     def is_language_model(self) -> bool:
         """Return whether the network reads text."""
         return self.experiment.type == "llm_alignment"
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Return whether the run trains the network, from weights that it draws."""
+        given = self.model.checkpoint is not None or self.training.epochs == 0
+        return not (given or self.is_language_model)
 
     @model_validator(mode="before")
     @classmethod
@@ -266,6 +279,7 @@ class Config(Section):
 
     def _only_for_others(self) -> list[tuple[str, bool]]:
         model, dataset = self.model, self.dataset
+        judged = self.evaluation or EvaluationSection()
         clusters = [
             (name, getattr(self, name) is not None)
             for name in ("clustering", "halo", "causal")
@@ -276,6 +290,10 @@ class Config(Section):
                 *clusters,
                 ("dataset.tokens", dataset.tokens is not None),
                 ("dataset.block_size", dataset.block_size is not None),
+                *(
+                    (f"evaluation.{key}", bool(getattr(judged, key)))
+                    for key in ("block_size", "stride", "tokens", "tasks", "task_limit")
+                ),
             ]
         return [
             *clusters,
@@ -284,6 +302,7 @@ class Config(Section):
             ("dataset.folder", dataset.folder is not None),
             ("training", self.training != TrainingConfig()),
             ("sensitivity", self.sensitivity is not None),
+            ("evaluation.rows", judged.rows is not None),
         ]
 
     def __eq__(self, other: object) -> bool:

@@ -39,12 +39,18 @@ HALO_ABLATION = "results/halo_ablation.csv"
 RECEIVERS = "results/halo_receivers.csv"
 VALIDATION = "results/ablation_validation.csv"
 CAUSAL = "results/causal.csv"
+PRUNING = "results/pruning.csv"
+PRUNING_PROTOCOL = "results/pruning.json"
+EVALUATION = "results/evaluation.json"
+SHRUNK = "shrunk"
 LAYER_MEANS = "analysis/layer_means.csv"
 LAYER_RANKS = "analysis/layer_ranks.csv"
 RANK_CORRELATION = "analysis/rank_correlation.csv"
 FINDINGS = "analysis/findings.json"
 FIGURES = "figures/figures.json"
 REPORT = "report.html"
+REPORT_MARKDOWN = "report.md"
+REPORT_JSON = "report.json"
 
 
 class RunResults:
@@ -84,6 +90,11 @@ class RunResults:
     def table(self, name: str) -> pd.DataFrame | None:
         """Return the CSV table that a stage wrote as `name`, None where there is none."""
         return self.folder.read_table(name) if self.folder.has(name) else None
+
+    @cached_property
+    def pruning(self) -> pd.DataFrame | None:
+        """Return what each pruned network is worth, a row each, None when nothing was pruned."""
+        return self.folder.read_table(PRUNING) if self.folder.has(PRUNING) else None
 
     @cached_property
     def rank_correlation(self) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from nodelens.experiments.stages.figures import FigureStage
 from nodelens.experiments.stages.halos import HaloStage
 from nodelens.experiments.stages.measure import MeasureStage
 from nodelens.experiments.stages.network import NetworkStage
+from nodelens.experiments.stages.pruning import pruning_stages
 from nodelens.experiments.stages.report import ReportStage
 from nodelens.experiments.stages.sensitivity import SensitivityStage
 
@@ -39,6 +40,7 @@ class ClusterAnalysisExperiment(Experiment):
             MeasureStage(),
             ClusteringStage(),
             *(stage for section, stage in asked if section is not None),
+            *pruning_stages(config),
             AnalysisStage(),
             FigureStage(),
             ReportStage(),

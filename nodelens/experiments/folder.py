@@ -22,6 +22,7 @@ __all__ = ["RunFolder"]
 PROVENANCE = "provenance.json"
 PARTS = ("logs", "results", "figures", "analysis")
 
+_TEXT = ("layer", "score", "strategy", "mode", "source", "target")
 _EARLY = ("logs/run.log",)
 _LEFT = re.compile(r"\..+\.[a-z0-9_]{8}")
 """What a writer that was killed leaves beside the file it meant to write."""
@@ -146,7 +147,7 @@ class RunFolder:
         options: dict[str, Any] = {
             **exact,
             # A layer may be called "0" or "NA": names stay text, only an empty cell is missing.
-            "dtype": dict.fromkeys(("layer", "score", "mode", "source", "target"), str),
+            "dtype": dict.fromkeys(_TEXT, str),
             "keep_default_na": False,
             "na_values": [""],
         }

@@ -10,6 +10,7 @@ from nodelens.experiments.stages.analysis import AnalysisStage
 from nodelens.experiments.stages.figures import FigureStage
 from nodelens.experiments.stages.language import LanguageModelStage, TextStage
 from nodelens.experiments.stages.measure import MeasureStage
+from nodelens.experiments.stages.pruning import pruning_stages
 from nodelens.experiments.stages.report import ReportStage
 
 __all__ = ["LLMAlignmentExperiment"]
@@ -26,6 +27,7 @@ class LLMAlignmentExperiment(Experiment):
             TextStage(),
             LanguageModelStage(),
             MeasureStage(),
+            *pruning_stages(self.config),
             AnalysisStage(),
             FigureStage(),
             ReportStage(),

@@ -22,6 +22,8 @@ from nodelens.experiments.stages.measure import write_tables
 __all__ = ["analyse", "opened", "rebuild_report", "saved_config"]
 
 _ORIGIN = "analysis_of"
+_TAKEN = ("results/", "analysis/", "figures/")
+"""Where the files lie that an analysis takes over from a run; weights stay where they are."""
 
 
 def saved_config(directory: str | Path) -> Config:
@@ -51,9 +53,8 @@ def analyse(directory: str | Path, output_dir: str | Path, *, progress: bool = F
     _check_measured(source, told)
     _check_apart(source, target)
     target.prepare()
-    # Weights stay where they are.
-    made = [stage.name for stage in _stages(_config(source)) if not stage.derived]
-    stages = {name: told["stages"][name] for name in made if name in told["stages"]}
+    derived = {stage.name for stage in _derived(_config(source))}
+    stages = {name: entry for name, entry in told["stages"].items() if name not in derived}
     origin = {
         "experiment": told["experiment"],
         "scores": source.digest(SCORE_FILES[0]),
@@ -85,7 +86,7 @@ def _made_again(
     config: Config, folder: RunFolder, record: Record, stages: Sequence[Stage], progress: bool
 ) -> RunResults:
     run, display = Run(config, folder), Display(progress)
-    run.stages = _stages(config)
+    run.stages = experiment_for(config).stages()
     with logged(run) as log, closing(record, log):
         for stage in stages:
             record.data["protocol"][stage.name] = stage.protocol(config)
@@ -95,11 +96,7 @@ def _made_again(
 
 
 def _derived(config: Config) -> list[Stage]:
-    return [stage for stage in _stages(config) if stage.derived]
-
-
-def _stages(config: Config) -> Sequence[Stage]:
-    return experiment_for(config).stages()
+    return [stage for stage in experiment_for(config).stages() if stage.derived]
 
 
 def opened(directory: str | Path) -> RunFolder:
@@ -147,9 +144,9 @@ def _check_apart(source: RunFolder, target: RunFolder) -> None:
 def _copy(
     source: RunFolder, target: RunFolder, record: Record, stages: dict[str, dict[str, Any]]
 ) -> None:
-    """Take over the tables of `stages`, on record without a key: nothing can go on from them."""
+    """Take over what `stages` wrote, on record without a key: nothing can go on from them."""
     for name, entry in stages.items():
-        files = [file for file in entry["files"] if file.startswith("results/")]
+        files = [file for file in entry["files"] if file.startswith(_TAKEN)]
         for file in files:
             target.write_bytes(file, source.path(file).read_bytes())
         record.data["stages"][name] = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from nodelens.report.page import Figure, Table
+from nodelens.report.page import Figure, Part, Table
 
 __all__ = ["Chapter"]
 
@@ -16,8 +16,7 @@ class Chapter:
 
     `headline` is the finding in a sentence without its full stop, which heads the page where no
     other does, and stands among the findings of the run. `sentences` say more, `how` says how to
-    read the figures, `tables` are folded away under their names. `figures` are filled in by the
-    report.
+    read the figures, `tables` are folded away under their names.
     """
 
     name: str
@@ -26,4 +25,14 @@ class Chapter:
     sentences: Sequence[str]
     how: str = ""
     tables: Mapping[str, Table] = field(default_factory=dict)
-    figures: Sequence[Figure] = ()
+
+    def part(self, figures: Sequence[Figure]) -> Part:
+        """Return the chapter as a part of the page, with the figures of its stage."""
+        return Part(
+            anchor=f"chapter-{self.name}",
+            title=self.title,
+            findings=self.sentences,
+            tables=[replace(table, title=name) for name, table in self.tables.items()],
+            figures=[replace(figure, caption=figure.alt) for figure in figures],
+            how=self.how,
+        )

@@ -91,7 +91,7 @@ def test_a_written_configuration_loads_to_the_same():
         ("epochs: 3", "epochs: true", "line 9: training.epochs: True, expected a whole number"),
         ("epochs: 3", 'epochs: "3"', "line 9: training.epochs: '3', expected a whole number"),
         ("epochs: 3", "epochs:", "line 9: training.epochs: None, expected a whole number"),
-        ("epochs: 3", "epochs: 0", "training.epochs: 0, expected greater than or equal to 1"),
+        ("epochs: 3", "epochs: -1", "training.epochs: -1, expected greater than or equal to 0"),
         ("1e-3", ".nan", "training.learning_rate: nan, expected a finite number"),
         ("1e-3", "-1e-3", "training.learning_rate: -0.001, expected greater than 0"),
         (

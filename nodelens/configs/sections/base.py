@@ -1,12 +1,12 @@
-"""What every section of a configuration is, and the kinds of value that several have."""
+"""What every section of a configuration is made of."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
-__all__ = ["Amount", "Count", "Fraction", "Names", "Section", "Seed", "SmallSeed"]
+__all__ = ["Amount", "Count", "Fraction", "NamedSection", "Names", "Section", "Seed", "SmallSeed"]
 
 # Lists become tuples, so that a configuration cannot change under a running experiment.
 Names = Annotated[tuple[str, ...], Strict(False)]
@@ -29,3 +29,21 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
+
+
+class NamedSection(Section):
+    """Something by its registry name, alone or with options: every other key is one of those."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return the keyword options."""
+        return dict(self.model_extra or {})
