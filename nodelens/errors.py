@@ -24,6 +24,7 @@ __all__ = [
     "SharedDataWarning",
     "SurgeryError",
     "TooFewRowsError",
+    "TrackingWarning",
     "UnknownNameError",
     "UnknownOptionError",
     "closest",
@@ -125,6 +126,10 @@ class MissingPackageError(NodeLensError, ImportError):
 
 class SharedDataWarning(UserWarning):
     """Rows to evaluate on that were also used to calibrate."""
+
+
+class TrackingWarning(UserWarning):
+    """A tracker that failed, and was left out of a run that goes on."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from nodelens.errors import OutputError, UnknownNameError, nearest
 from nodelens.files import intact, load_tensors, save_tensors, write_text
+from nodelens.notebook import html_table
 
 if TYPE_CHECKING:
     import pandas
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["LensResult"]
 
 _FORMAT = 1
+_HEADER = ("layer", "score", "channels", "lowest", "mean", "highest", "unit")
 
 
 class _Scores(dict[str, Tensor]):
@@ -209,18 +210,12 @@ class LensResult(dict[str, dict[str, Tensor]]):
         return "\n".join(lines[:40] + (["  ..."] if len(lines) > 40 else []))
 
     def _repr_html_(self) -> str:
-        head = "".join(
-            f"<th>{h}</th>"
-            for h in ("layer", "score", "channels", "lowest", "mean", "highest", "unit")
-        )
-        rows = []
-        for layer, scores in self.items():
-            for name, v in scores.items():
-                channels = str(len(v)) if v.ndim else "layer"
-                cells = [layer, name, channels, *_spread(v), self.units.get(name, "")]
-                rows.append("".join(f"<td>{html.escape(str(c))}</td>" for c in cells))
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        rows = [
+            [layer, name, len(v) if v.ndim else "layer", *_spread(v), self.units.get(name, "")]
+            for layer, scores in self.items()
+            for name, v in scores.items()
+        ]
+        return html_table(_HEADER, rows)
 
 
 def _plain(values: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:

@@ -207,12 +207,10 @@ def test_help_lists_the_commands():
         assert f"  {command} " in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "front",
-    [
-        ["-m", "nodelens", "run"],
-        pytest.param(["scripts/run_experiment.py", "--config"], marks=pytest.mark.slow),
-    ],
+    [["-m", "nodelens", "run"], ["scripts/run_experiment.py", "--config"]],
     ids=["module", "script"],
 )
 def test_the_module_and_the_script_are_the_command(config, pytestconfig, front):

@@ -133,6 +133,7 @@ def test_one_forward_pass_a_batch_whatever_the_lenses(monkeypatch):
     assert (passes, traces) == (3, 3)
 
 
+@pytest.mark.slow
 def test_every_metric_at_once_scores_as_it_does_alone():
     for subject in SUBJECTS:
         model = ModelWrapper(subject.model())

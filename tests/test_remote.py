@@ -138,6 +138,7 @@ def test_scores_of_a_hosted_model_are_those_of_the_model(model: Any):
     assert there.rows == here.rows and there.notes == here.notes
 
 
+@pytest.mark.slow
 def test_a_stream_and_one_dict_a_batch_are_measured_elsewhere_too(model: Any):
     batches = [batch(seed=seed) for seed in range(3)]
     here = forward().run(model, batches, progress=False)
@@ -148,6 +149,7 @@ def test_a_stream_and_one_dict_a_batch_are_measured_elsewhere_too(model: Any):
     assert_equal(aggregator.result(), here)
 
 
+@pytest.mark.slow
 def test_what_waits_for_another_layer_or_the_outputs_is_measured_elsewhere_too(model: Any):
     lens = CompositeLens([Lens.from_name(name) for name in LATER])
     assert_equal(lens.analyse(model, batch(), **LOCAL), lens.analyse(model, batch()))
@@ -200,6 +202,7 @@ def test_weights_that_are_not_here_are_not_needed(tmp_path: Path, monkeypatch: p
     assert all(p.is_meta for p in far._module.parameters())
 
 
+@pytest.mark.slow
 def test_the_model_and_the_modules_are_as_they_were(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -319,6 +322,7 @@ def test_a_composite_of_several_readers_is_refused(model: Any, plugin: Any):
         many.analyse(model, batch(), **LOCAL)
 
 
+@pytest.mark.slow
 def test_weights_given_for_comparison_travel(model: Any):
     lens = Lens.from_name("delta_alignment", layers="*up_proj")
     initial = {k: v * 0.9 + 0.01 for k, v in model._module.state_dict().items()}

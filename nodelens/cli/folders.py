@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["analyse", "compare", "report", "resume"]
 
 Directory = Annotated[str, typer.Argument(metavar="DIR", help="A run directory.")]
+
+
+class Form(str, Enum):
+    """The forms that a report has."""
+
+    html = "html"
+    md = "md"
+    json = "json"
 
 
 def resume(directory: Directory, settings: Settings = None, as_json: AsJson = False) -> None:
@@ -52,22 +61,32 @@ def analyse(
         print_findings(analyse_run(directory, output_dir, progress=not as_json), as_json)
 
 
-def report(directory: Directory, as_json: AsJson = False) -> None:
+def report(
+    directory: Directory,
+    form: Annotated[
+        Form | None, typer.Option("--format", help="Print the report in this form.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Make the figures and the report of a run again from its tables, in its own directory."""
     with clean_errors():
         from nodelens.experiments import rebuild_report
 
-        print_findings(rebuild_report(directory, progress=not as_json), as_json)
+        results = rebuild_report(directory, progress=not as_json and form is None)
+        if form is None:
+            print_findings(results, as_json)
+        else:
+            typer.echo(results.report.with_suffix(f".{form.value}").read_text("utf-8"), nl=False)
 
 
 def compare(
     directories: Annotated[list[str], typer.Argument(metavar="DIR...", help="Run directories.")],
     output_dir: Annotated[
-        str | None, typer.Option(help="Write every table as CSV into this folder.")
+        str | None, typer.Option(help="Write tables (CSV, LaTeX) and a figure here.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare runs and seeds: how alike scores rank channels, and accuracy with intervals."""
+    """Compare runs and seeds: scores' rank agreement, accuracy with intervals, paired tests."""
     with clean_errors():
         from nodelens.experiments import compare as compare_runs
 
@@ -91,6 +110,7 @@ _TITLES = {
     "networks": "Whole networks: mean and 95% interval over runs",
     "agreement": "Rank agreement of scores within layers (Spearman)",
     "curves": "Test accuracy by share of channels silenced: mean and 95% interval over runs",
+    "tests": "Paired tests over runs or seeds (Holm-corrected within a measure)",
 }
 
 

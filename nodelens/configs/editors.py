@@ -22,7 +22,11 @@ def json_schema() -> dict[str, Any]:
     schema = Config.model_json_schema()
     sections = schema["$defs"]
     sections["ExperimentConfig"]["properties"]["type"]["enum"] += list(EXPERIMENT_ALIASES)
-    named_lists = (schema, "lenses"), (sections["PruningSection"], "strategies")
+    named_lists = (
+        (schema, "lenses"),
+        (sections["PruningSection"], "strategies"),
+        (sections["TrackingConfig"], "trackers"),
+    )
     for section, key in named_lists:
         entry = section["properties"][key]
         entry["items"] = {"anyOf": [{"type": "string"}, entry["items"]]}

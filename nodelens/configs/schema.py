@@ -24,6 +24,7 @@ from nodelens.configs.sections.cluster import CausalConfig, ClusteringConfig, Ha
 from nodelens.configs.sections.evaluation import EvaluationSection
 from nodelens.configs.sections.figures import FiguresConfig
 from nodelens.configs.sections.pruning import PruningSection
+from nodelens.configs.sections.tracking import TrackingConfig
 from nodelens.errors import ConfigError
 from nodelens.memory import as_bytes
 
@@ -233,9 +234,10 @@ class Config(Section):
     clustering: ClusteringConfig | None = None
     halo: HaloConfig | None = None
     causal: CausalConfig | None = None
-    figures: FiguresConfig = FiguresConfig()
     pruning: PruningSection | None = None
     evaluation: EvaluationSection | None = None
+    figures: FiguresConfig = FiguresConfig()
+    tracking: TrackingConfig = TrackingConfig()
     output: OutputConfig
 
     _source: Document | None = PrivateAttr(default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,12 @@ class RunResults:
 
     def __repr__(self) -> str:
         return f"RunResults({str(self.directory)!r})"
+
+    def _repr_html_(self) -> str:
+        if not self.folder.has(FINDINGS):
+            return f"<p>{escape(self.directory.name)}: not finished</p>"
+        said = [self.findings["headline"], *self.findings["sentences"]]
+        return "".join(f"<p>{escape(sentence.replace('`', ''))}</p>" for sentence in said)
 
     @property
     def directory(self) -> Path:

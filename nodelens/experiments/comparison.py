@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
-from nodelens.errors import InvalidValueError
+from nodelens.errors import InvalidValueError, UnknownNameError, nearest
 from nodelens.experiments.artifacts import RunResults
+from nodelens.experiments.latex import latex_table
+from nodelens.experiments.paired import interval, paired_tests
 from nodelens.experiments.posthoc import opened
+from nodelens.notebook import html_table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
-__all__ = ["Comparison", "compare", "interval"]
+__all__ = ["Comparison", "compare"]
 
 _MEASURES = ("test_accuracy", "test_perplexity", "test_loss")
+_CONDITION = ("experiment", "network", "data")
 _WEIGHTS = "checkpoints/trained.safetensors"
 
 
@@ -29,20 +32,22 @@ class Comparison:
     """Tables over runs; every interval is Student's, 95%, with a run as one observation.
 
     `runs` has a row a run, `networks` a row a measure of the whole network, `agreement` a row a
-    score and pair of runs, `curves` a row an order and amount silenced. `notes` say what does not
-    compare.
+    score and pair of runs, `curves` a row an order and amount silenced, `tests` a row a pair of
+    conditions. Only runs of one condition (experiment, network and data) are averaged. `notes` say
+    what does not compare.
     """
 
     runs: pd.DataFrame
     networks: pd.DataFrame
     agreement: pd.DataFrame
     curves: pd.DataFrame
+    tests: pd.DataFrame
     notes: Sequence[str]
 
     @property
     def tables(self) -> Mapping[str, pd.DataFrame]:
         """Return the tables by name."""
-        names = ("runs", "networks", "agreement", "curves")
+        names = ("runs", "networks", "agreement", "curves", "tests")
         return {name: getattr(self, name) for name in names}
 
     def to_json(self) -> dict[str, Any]:
@@ -50,12 +55,57 @@ class Comparison:
         rows = {name: json.loads(t.to_json(orient="records")) for name, t in self.tables.items()}
         return {**rows, "notes": list(self.notes)}
 
+    def _repr_html_(self) -> str:
+        return "".join(
+            html_table(list(map(str, table.columns)), table.to_numpy().tolist(), name)
+            for name, table in self.tables.items()
+            if not table.empty
+        )
+
+    def to_latex(self, name: str) -> str:
+        """Return a table for papers, of LaTeX's package booktabs; intervals stand in one column."""
+        if name not in self.tables:
+            known = ", ".join(self.tables)
+            raise UnknownNameError(
+                f"no table {name!r}{nearest(name, self.tables)}; there are {known}"
+            )
+        return latex_table(self.tables[name])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Return axes with the curves of silenced channels and their intervals over runs."""
+        from nodelens.figures import plot_sparsity
+
+        differ = [name for name in _CONDITION if self.curves[name].nunique() > 1]
+        orders = self.curves["score"] + ", " + self.curves["mode"] + " first"
+        names = orders.replace("random, random first", "random")
+        for name in reversed(differ):
+            names = self.curves[name] + ", " + names
+        table = self.curves.rename(columns={"mean": "accuracy"}).assign(label=names)
+        controls = set(names[self.curves["score"] == "random"])
+        ax = plot_sparsity(table, ax, by="label", controls=controls, name="test accuracy")
+        ax.set_xlabel("share of channels silenced")
+        return ax
+
     def save(self, directory: str | Path) -> None:
-        """Write every table as CSV."""
+        """Write every table as CSV and LaTeX, empty ones as CSV alone, and the curves as figure."""
         from nodelens.files import write_text
 
         for name, table in self.tables.items():
             write_text(Path(directory) / f"{name}.csv", table.to_csv(index=False))
+            if not table.empty:
+                write_text(Path(directory) / f"{name}.tex", latex_table(table))
+        if not self.curves.empty:
+            self._save_figure(Path(directory))
+
+    def _save_figure(self, directory: Path) -> None:
+        from matplotlib import pyplot
+
+        from nodelens.figures import save_figure
+
+        ax = self.plot()
+        for kind in ("png", "svg", "pdf"):
+            save_figure(ax, directory / f"curves.{kind}")
+        pyplot.close(cast("Any", ax.get_figure()))
 
 
 def compare(directories: Sequence[str | Path]) -> Comparison:
@@ -77,23 +127,9 @@ def compare(directories: Sequence[str | Path]) -> Comparison:
         networks=_networks(runs),
         agreement=_agreement(runs, same),
         curves=_curves(runs),
+        tests=_tests(runs),
         notes=_notes(runs, same),
     )
-
-
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean and Student's 95% interval of independent values; NaN for one alone.
-
-    >>> tuple(round(bound, 3) for bound in interval([1.0, 2.0, 3.0]))
-    (2.0, -0.484, 4.484)
-    """
-    from scipy.stats import t
-
-    mean, count = float(np.mean(values)), len(values)
-    if count < 2:
-        return mean, float("nan"), float("nan")
-    reach = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
-    return mean, mean - reach, mean + reach
 
 
 def _names(found: Sequence[RunResults]) -> list[str]:
@@ -128,20 +164,35 @@ def _runs(runs: Mapping[str, RunResults]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _condition(run: RunResults) -> dict[str, str]:
+    """Return what runs share that differ in nothing but their seed."""
+    about = (run.provenance["experiment"], run.network["name"], run.dataset["name"])
+    return dict(zip(_CONDITION, about, strict=True))
+
+
 def _networks(runs: Mapping[str, RunResults]) -> pd.DataFrame:
     import pandas as pd
 
-    rows = []
-    for key in _MEASURES:
-        values = [run.network[key] for run in runs.values() if key in run.network]
-        if values:
-            rows.append({"measure": key, **_summary(values)})
-    return pd.DataFrame(rows, columns=["measure", "runs", "mean", "low", "high"])
+    columns = [*_CONDITION, "measure", "value"]
+    rows = [
+        {**_condition(run), "measure": key, "value": run.network[key]}
+        for key in _MEASURES
+        for run in runs.values()
+        if key in run.network
+    ]
+    return _over_runs(pd.DataFrame(rows, columns=columns), columns[:-1], "value")
 
 
-def _summary(values: Sequence[float]) -> dict[str, Any]:
-    mean, low, high = interval(values)
-    return {"runs": len(values), "mean": mean, "low": low, "high": high}
+def _over_runs(table: pd.DataFrame, keys: Sequence[str], value: str) -> pd.DataFrame:
+    """Return mean and interval of a column for each group of rows that share the keys."""
+    import pandas as pd
+
+    found = []
+    for key, rows in table.groupby([*keys], sort=False)[value]:
+        mean, low, high = interval(rows.tolist())
+        told = {"runs": len(rows), "mean": mean, "low": low, "high": high}
+        found.append({**dict(zip(keys, cast("tuple[Any, ...]", key), strict=True)), **told})
+    return pd.DataFrame(found, columns=[*keys, "runs", "mean", "low", "high"])
 
 
 def _agreement(runs: Mapping[str, RunResults], same: Mapping[str, str | None]) -> pd.DataFrame:
@@ -175,23 +226,63 @@ def _within_layers(joined: pd.DataFrame, one: str, other: str) -> tuple[float, i
     return (total / count if count else float("nan")), count
 
 
-def _curves(runs: Mapping[str, RunResults]) -> pd.DataFrame:
-    """Return test accuracy by order and amount over runs; a run's random orders count as one."""
+def _silenced(runs: Mapping[str, RunResults]) -> pd.DataFrame:
+    """Return each run's test accuracy by order and amount; its random orders count as one."""
     import pandas as pd
 
     keys = ["score", "mode", "amount"]
-    tables = []
+    tables = [pd.DataFrame(columns=["run", *_CONDITION, *keys, "accuracy"])]
     for name, run in runs.items():
         if (table := run.sensitivity) is not None:
             tested = table[table["split"] == "test"]
             means = tested.groupby(keys, sort=False)["accuracy"].mean().reset_index()
-            tables.append(means.assign(run=name))
-    columns = [*keys, "runs", "mean", "low", "high"]
-    if not tables:
-        return pd.DataFrame(columns=columns)
-    grouped = pd.concat(tables).groupby(keys, sort=False)["accuracy"]
-    found = [{**dict(zip(keys, key, strict=True)), **_summary(list(v))} for key, v in grouped]
-    return pd.DataFrame(found, columns=columns)
+            tables.append(means.assign(run=name, **_condition(run)))
+    return pd.concat(tables[1:]) if len(tables) > 1 else tables[0]
+
+
+def _curves(runs: Mapping[str, RunResults]) -> pd.DataFrame:
+    """Return test accuracy by order and amount over the runs of a condition."""
+    return _over_runs(_silenced(runs), [*_CONDITION, "score", "mode", "amount"], "accuracy")
+
+
+def _tests(runs: Mapping[str, RunResults]) -> pd.DataFrame:
+    """Return paired tests of orders over runs, then of conditions over seeds.
+
+    An order counts by its mean accuracy over the amounts silenced, 0 left out: one number a run.
+    """
+    import pandas as pd
+
+    short = _short_conditions(runs)
+    table = _silenced(runs)
+    table = table[table["amount"] > 0]
+    found = []
+    for where, mine in table.groupby(table["run"].map(short), sort=False):
+        order = mine["score"].astype(str) + ", " + mine["mode"].astype(str) + " first"
+        means = mine["accuracy"].groupby([order, mine["run"]], sort=False).mean()
+        by_order: dict[str, dict[Any, float]] = {}
+        for (name, run), value in cast("Iterable[Any]", means.items()):
+            by_order.setdefault(name.removesuffix(", random first"), {})[run] = float(value)
+        found.append(paired_tests(f"accuracy when silenced, {where}".removesuffix(", "), by_order))
+    return pd.concat([*found, *_between_conditions(runs, short)], ignore_index=True)
+
+
+def _short_conditions(runs: Mapping[str, RunResults]) -> dict[str, str]:
+    """Return the condition of every run, without what all have in common."""
+    told = {name: tuple(_condition(run).values()) for name, run in runs.items()}
+    differ = [len(set(values)) > 1 for values in zip(*told.values(), strict=True)]
+    return {name: " / ".join(compress(parts, differ)) for name, parts in told.items()}
+
+
+def _between_conditions(
+    runs: Mapping[str, RunResults], short: Mapping[str, str]
+) -> Iterable[pd.DataFrame]:
+    """Yield, for each measure of whole networks, tests of conditions paired by seed."""
+    for measure in _MEASURES:
+        values: dict[str, dict[Any, float]] = {}
+        for name, run in runs.items():
+            if measure in run.network:
+                values.setdefault(short[name], {})[run.provenance["seed"]] = run.network[measure]
+        yield paired_tests(measure, values)
 
 
 def _notes(runs: Mapping[str, RunResults], same: Mapping[str, str | None]) -> list[str]:

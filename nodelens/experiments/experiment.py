@@ -30,6 +30,7 @@ from nodelens.experiments.provenance import environment, package_code, source_co
 from nodelens.experiments.record import Record, key_of
 from nodelens.experiments.shards import adopt, read_shards, shard_directory
 from nodelens.experiments.stage import Run, Stage
+from nodelens.experiments.tracked import check_tracking, tracked
 from nodelens.statistics.distributed import joined
 
 __all__ = ["Experiment"]
@@ -101,6 +102,7 @@ class Experiment(ABC):
         run.stages = self._stages(run)
         _known(run.only, run.stages)
         run.device  # noqa: B018 - a device that is not there is told before any work
+        check_tracking(self.config)
         for stage in self.stages():
             stage.check(run)
         with _threads(run):
@@ -150,7 +152,7 @@ class Experiment(ABC):
         self, run: Run, stages: Sequence[Stage], display: Display, log: logging.Logger
     ) -> None:
         record = self._open_record(run, stages)
-        with closing(record, log):
+        with tracked(run, record, log) as follow, closing(record, log):
             taken = [stage.name for stage in stages[: _last_shared(stages)] if run.shards]
             if run.shards:
                 adopt(run.shards[0], record, taken)
@@ -160,6 +162,7 @@ class Experiment(ABC):
                 if run.only not in (None, stage.name):
                     if stage.shared:
                         run.ranks.from_first(lambda: True)
+                    follow(stage.name)
                     continue
                 done = record.is_done(stage.name, key)
                 if stage.name in taken and not done:
@@ -172,6 +175,7 @@ class Experiment(ABC):
                 if stage.shared:
                     run.ranks.from_first(lambda keep=keep: keep)  # type: ignore[misc]
                 perform(stage, run, record, key, display, log, keep=keep)
+                follow(stage.name)
 
     def _open_record(self, run: Run, stages: Sequence[Stage]) -> Record:
         experiment = self.config.experiment

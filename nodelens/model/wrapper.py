@@ -29,6 +29,7 @@ from nodelens.model.norms import note_norm
 from nodelens.model.route import FAILURES, Route, learn_route
 from nodelens.model.session import alone, shapes_alone, untouched
 from nodelens.model.tracing import traced, traced_hosted
+from nodelens.notebook import html_table
 
 __all__ = ["ModelWrapper", "wrap"]
 
@@ -69,6 +70,15 @@ class ModelWrapper:
 
     def __repr__(self) -> str:
         return f"ModelWrapper({type(self.module).__name__}, {len(self.layers)} layers)"
+
+    def _repr_html_(self) -> str:
+        header = ("layer", "kind", "inputs", "channels", "heads")
+        rows = [
+            (name, type(self._modules[name]).__name__, x.inputs, x.channels, x.heads or "")
+            for name, x in self.layers.items()
+        ]
+        caption = f"{type(self.module).__name__}: {len(rows)} layers with channels, {self.device}"
+        return html_table(header, rows, caption)
 
     def _check_names(self, names: Sequence[str]) -> list[str]:
         for name in names:

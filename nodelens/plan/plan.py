@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nodelens.memory import shown_bytes
+from nodelens.notebook import html_table
 
 __all__ = ["MemoryPlan", "PlannedPass", "PlannedRead"]
 
@@ -170,12 +171,11 @@ class MemoryPlan:
         return f"pass {number}: {_on_devices(each.bytes)}, {peak} at its peak, {work}"
 
     def _repr_html_(self) -> str:
-        parts = [f"<p>{html.escape(self.summary())}</p>"]
-        for number, each in enumerate(self.passes, 1):
-            rows = "".join(_html_row("td", read._cells()) for read in each.reads)
-            caption = f"<caption>{html.escape(self._title(number, each))}</caption>"
-            parts.append(f"<table>{caption}{_html_row('th', _HEADER)}{rows}</table>")
-        return "".join(parts)
+        tables = (
+            html_table(_HEADER, [read._cells() for read in each.reads], self._title(number, each))
+            for number, each in enumerate(self.passes, 1)
+        )
+        return "".join([f"<p>{html.escape(self.summary())}</p>", *tables])
 
 
 def _plain(read: PlannedRead) -> dict[str, Any]:
@@ -208,7 +208,3 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]
-
-
-def _html_row(tag: str, cells: Iterable[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"

@@ -45,7 +45,9 @@ def matter(
     named = _listed([_channel(row.layer, row.channel) for row in first.itertuples()])
     of = "the first of each layer" if layers <= 5 else "the first of all layers"
     reason = ", the order that costs least," if picked else ""
-    verb = "keeps longest" if picked else "puts first" if keep > 0 else "puts last"
+    verb = (
+        "keeps longest" if picked else "is highest in" if keep > 0 else "argues by low values for"
+    )
     return _half(ranked[score], score, keep), f"`{score}`{reason} {verb} {named}, {of}."
 
 

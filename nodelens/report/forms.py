@@ -34,7 +34,7 @@ def render_markdown(page: Page) -> str:
             reading = page.findings.readings.get(figure.name, "")
             lines += [f"## {title}", reading, _figure(figure)]
     lines += ["## How this was made", _pairs(page.protocol.items()), _pairs(page.facts.items())]
-    return "\n\n".join(line for line in lines if line) + "\n"
+    return _unmarked("\n\n".join(line for line in lines if line) + "\n")
 
 
 def report_data(page: Page) -> dict[str, Any]:
@@ -104,6 +104,10 @@ def _table(table: Table) -> str:
 
 
 def _inline(text: str) -> str:
-    for mark, safe in (("|", "\\|"), ("<", "&lt;"), ("\n", " ")):
-        text = text.replace(mark, safe)
-    return text
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _unmarked(text: str) -> str:
+    """Return Markdown in which no name from outside is HTML: `<` stays as it is in code alone."""
+    parts = text.split("`")
+    return "`".join(p if n % 2 else p.replace("<", "&lt;") for n, p in enumerate(parts))

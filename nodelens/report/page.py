@@ -105,6 +105,7 @@ class Page:
     facts: Mapping[str, str]
     stages: Table
     config: str
+    depth: Figure | None = None
     omitted: int = 0
     parts: Sequence[Part] = ()
     files: Sequence[tuple[str, str]] = field(default_factory=list)

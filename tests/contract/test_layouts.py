@@ -54,7 +54,10 @@ def scores(subject: Subject, batch: Any) -> LensResult:
     return LensResult({layer.replace(".module", ""): named for layer, named in found.items()})
 
 
-@pytest.mark.parametrize("network", [TokensFirstNetwork, FlattenedNetwork])
+@pytest.mark.parametrize(
+    "network",
+    [TokensFirstNetwork, pytest.param(FlattenedNetwork, marks=pytest.mark.slow)],
+)
 def test_the_order_of_axes_inside_a_model_changes_no_score(network: type[nn.Module]):
     other = Subject(network.__name__, network, TOKENS.inputs)
     batch = TOKENS.batch(5)

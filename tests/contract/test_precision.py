@@ -26,7 +26,11 @@ class WideTokenNetwork(TokenNetwork):
 WIDE = dict(zip(SUBJECTS, (WideNetwork, WideTokenNetwork), strict=True))
 
 
-@pytest.mark.parametrize("plain", SUBJECTS, ids=lambda subject: subject.name)
+@pytest.mark.parametrize(
+    "plain",
+    [SUBJECTS[0], *(pytest.param(subject, marks=pytest.mark.slow) for subject in SUBJECTS[1:])],
+    ids=lambda subject: subject.name,
+)
 def test_statistics_are_not_multiplied_in_the_callers_half_precision(plain: Subject):
     wide = wrapped(Subject("wide", WIDE[plain], plain.inputs))
     lens, options = every_lens(wide)

@@ -64,7 +64,7 @@ def test_a_loader_keeps_the_order_and_the_last_short_batch():
 def test_an_unknown_data_set_names_the_nearest_and_all():
     with pytest.raises(UnknownNameError, match=r"'digit' \(did you mean 'digits'\?\).* mnist"):
         load_dataset("digit")
-    assert dataset_names() == ["digits", "mnist"]
+    assert dataset_names() == ["digits", "imagenet_photos", "images", "mnist"]
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5])

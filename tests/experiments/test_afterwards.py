@@ -22,7 +22,7 @@ from nodelens.experiments import (
     compare,
     rebuild_report,
 )
-from nodelens.experiments.comparison import interval
+from nodelens.experiments.paired import interval
 from nodelens.experiments.stages import figures as drawing
 
 

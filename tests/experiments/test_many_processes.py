@@ -177,6 +177,7 @@ def test_a_failing_rank_ends_the_others_whoever_started_them(file, tmp_path, fau
         assert Aggregator.load(state).batches < 54 / 2 or "dies" in fault
 
 
+@pytest.mark.slow
 def test_shards_merged_in_any_order_give_what_one_process_gives(alone, shards, tiny, tmp_path):
     folder = tmp_path / "merged"
     config = tiny(folder, *SMALL)

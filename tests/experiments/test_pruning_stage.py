@@ -116,6 +116,7 @@ def test_what_is_cut_out_is_the_best_on_validation_rows_and_can_be_loaded(run, t
     assert report["parameters"]["after"] == sum(p.numel() for p in small.parameters())
 
 
+@pytest.mark.slow
 def test_fine_tuning_reads_training_and_validation_rows_alone(tiny, tmp_path, monkeypatch):
     seen: list[int] = []
     real = pruning.Pruner.tuned
@@ -164,6 +165,7 @@ def test_a_stage_that_was_stopped_keeps_its_rows(tiny, tmp_path, monkeypatch):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_rows_of_another_distribution_are_not_kept(tiny, tmp_path, monkeypatch):
     def stop(*given):
         raise KeyboardInterrupt

@@ -109,6 +109,7 @@ def test_the_parts_of_the_data_share_no_row(finished, tiny):
     assert len(seen) == 1797 and len(set(seen)) == 1797
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(finished, tiny, tmp_path):
     again = run(tiny(tmp_path / "again")).directory
     for name in (
@@ -356,6 +357,7 @@ def test_the_digits_example_learns_and_finds_what_its_report_says(pytestconfig, 
     assert by_order[("taylor_saliency", "low")] > by_order[("taylor_saliency", "high")]
 
 
+@pytest.mark.slow
 def test_numbers_of_layers_are_in_the_tables_of_layers_alone(tiny, tmp_path):
     lenses = ["weight_magnitude", "layer_redundancy"]
     results = GeneralAlignmentExperiment(tiny(tmp_path, ("lenses", lenses))).run()

@@ -67,13 +67,16 @@ def test_the_sentences_say_what_the_tables_hold():
     assert found.sentences == [
         "With half of every hidden layer silenced, the best order on the validation rows is `mag`,"
         " lowest first: it leaves 90.0% of 98.0%; random orders leave 40.0% (30.0% to 50.0%).",
-        "The most damaging order is `mag`, highest first: it leaves 20.0%.",
-        "Silencing first what a score calls dispensable costs less than the reverse for 2 of 2"
-        " scores.",
+        f"`mag`, the order that costs least, keeps longest `fc1[1]` and `{made_up.HOSTILE}[1]`, the"
+        " first of each layer.",
+        "The most damaging order is `mag`, highest first: it leaves 20.0% with half of every hidden"
+        " layer silenced.",
         f"The most redundant channels are `fc1[1]` (0.4), `{made_up.HOSTILE}[1]` (0.3) and"
         f" `{made_up.HOSTILE}[0]` (0.2), in nat of `average_redundancy`; the median channel has"
         " 0.25.",
         f"Dead (0 on every row measured): `fc1[0]` and `{made_up.HOSTILE}[1]`.",
+        "Silencing first what a score calls dispensable costs less than the reverse for 2 of 2"
+        " scores.",
         "`activation_sparsity` and `mag` rank channels most alike (0.75); `average_redundancy` and"
         " `mag` most oppositely (−0.50).",
     ]
@@ -111,6 +114,7 @@ def test_every_figure_has_a_reading():
         " total."
     ) or readings["histograms"].startswith("`")
     assert set(readings) == {
+        "sensitivity",
         "sensitivity_low",
         "sensitivity_high",
         "rank_correlation",
@@ -134,3 +138,26 @@ def test_the_interval_is_wilson_s(right, rows):
 def test_findings_survive_being_written_down():
     found = find(made_up.evidence())
     assert Findings.from_plain(asdict(found)) == found
+
+
+def test_each_question_has_its_number():
+    found = find(made_up.evidence())
+    numbers = {(number.answers, number.value) for number in found.numbers}
+    # Sorted, mag is 4, 3, 2, 1: the first two are the fewest that hold at least half of 10.
+    assert {("matter", "2 of 4"), ("redundant", "2 of 4"), ("without", "90.0%")} <= numbers
+
+
+def test_without_a_tested_order_channels_are_named_by_the_most_telling_score():
+    channels = made_up.evidence().channels.assign(taylor_saliency=[0.0, 0.3, 0.1, 0.2])
+    importance = {"mag": 1, "taylor_saliency": 1}
+    found = find(made_up.evidence(channels=channels, sensitivity=None, importance=importance))
+    assert found.answers["matter"] == [
+        f"`taylor_saliency` is highest in `fc1[1]` and `{made_up.HOSTILE}[1]`, the first of"
+        " each layer."
+    ]
+    low = find(made_up.evidence(sensitivity=None, importance={"mag": -1}))
+    assert low.answers["matter"] == [
+        f"`mag` argues by low values for `fc1[0]` and `{made_up.HOSTILE}[0]`, the first of each"
+        " layer."
+    ]
+    assert find(made_up.evidence(sensitivity=None, importance={})).answers["matter"] == []

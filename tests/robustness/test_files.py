@@ -120,7 +120,7 @@ def damage_one(saved: Saved, harm: Any, which: int) -> None:
     saved.loads()
 
 
-@settings(max_examples=100)
+@settings(max_examples=25)
 @given(harm=damage(), which=st.integers(0, 2))
 def test_a_damaged_file_loads_or_is_an_error_of_ours(saved: Saved, harm: Any, which: int):
     damage_one(saved, harm, which)
@@ -171,7 +171,7 @@ def edit_both(saved: Saved, edit: Any) -> None:
     saved.loads()
 
 
-@settings(max_examples=100)
+@settings(max_examples=25)
 @given(edit=edits())
 def test_metadata_of_other_types_loads_or_is_an_error_of_ours(saved: Saved, edit: Any):
     edit_both(saved, edit)

@@ -131,6 +131,7 @@ class OddScores(MetricLens):
         return {name: statistics["mean"].mean() + n for n, name in enumerate(SCORES)}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:constrained_layout not applied")
 def test_scores_of_any_name_stay_inside_the_run_folder_and_apart(inside: Path, monkeypatch):
     monkeypatch.setattr(LENSES, "_classes", {**LENSES._classes, "test.odd": OddScores})

@@ -15,6 +15,7 @@ from nodelens.analysis.causal.estimates import Estimate
 from nodelens.analysis.causal.lesions import INTACT, Array, Damage, Lesion
 from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.files import write_text
+from nodelens.notebook import html_table
 from nodelens.progress import Progress
 from nodelens.result import LensResult
 
@@ -56,6 +57,11 @@ class CausalResult:
         from nodelens.figures.intervals import plot_intervals
 
         return plot_intervals({n: (e.value, e.low, e.high) for n, e in self.estimates.items()}, ax)
+
+    def _repr_html_(self) -> str:
+        rows = [(name, e.value, e.low, e.high) for name, e in self.estimates.items()]
+        caption = f"{self.name}: {self.evaluations} evaluations"
+        return html_table(("estimate", "value", "low", "high"), rows, caption)
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.evaluations} evaluations"]

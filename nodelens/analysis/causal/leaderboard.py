@@ -16,6 +16,7 @@ from nodelens.errors import InvalidValueError, LayerNotFoundError, nearest
 from nodelens.files import write_text
 from nodelens.lens import Lens
 from nodelens.model.wrapper import ModelWrapper, wrap
+from nodelens.notebook import html_table
 from nodelens.progress import Progress
 
 if TYPE_CHECKING:
@@ -65,6 +66,11 @@ class Leaderboard:
         from nodelens.analysis.causal.page import leaderboard_page
 
         write_text(Path(path), leaderboard_page(self))
+
+    def _repr_html_(self) -> str:
+        header = ("score", "spearman", "spearman_low", "spearman_high")
+        rows = [[row.get(name) for name in header] for row in self.result.rows]
+        return html_table([name.replace("_", " ") for name in header], rows, self.title)
 
 
 def _is_control(row: Mapping[str, Any]) -> bool:

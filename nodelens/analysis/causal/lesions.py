@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodelens.errors import InvalidValueError
+from nodelens.notebook import html_table
 
 __all__ = ["INTACT", "Damage", "Lesion", "as_channels", "joined", "lesion"]
 
@@ -44,6 +45,19 @@ def joined(*parts: Lesion) -> Lesion:
     for layer, chosen in (pair for part in parts for pair in part):
         together.setdefault(layer, []).extend(chosen)
     return lesion(together)
+
+
+def shown_lesion(which: Lesion, most: int = 6) -> str:
+    """Return a lesion in words, long lists of channels cut short.
+
+    >>> shown_lesion((("fc", (1, 3)), ("out", tuple(range(9)))))
+    'fc: 1, 3; out: 0, 1, 2, 3, 4, 5, ... (9)'
+    """
+    parts = []
+    for layer, chosen in which:
+        more = f", ... ({len(chosen)})" if len(chosen) > most else ""
+        parts.append(f"{layer}: {', '.join(map(str, chosen[:most]))}{more}")
+    return "; ".join(parts) or "nothing"
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,15 @@ class Damage:
         gaps = np.stack([self._of(self.losses, which) - intact for which in lesions])
         drawn: Array = gaps[:, picks].sum(2).T / self.rows[picks].sum(1)[:, None]
         return drawn
+
+    def _repr_html_(self) -> str:
+        lesions = [which for which in self.losses if which != INTACT]
+        rows = [
+            (shown_lesion(which), rise, self.accuracy(which))
+            for which, rise in zip(lesions, self.changes(lesions).tolist(), strict=True)
+        ]
+        caption = f"{len(rows)} lesions; loss of the intact model {self.base:.4g}"
+        return html_table(("silenced", "rise of the loss", "accuracy"), rows, caption)
 
     @staticmethod
     def _of(table: Mapping[Lesion, Any], which: Lesion) -> Any:

@@ -19,6 +19,7 @@ from nodelens.analysis.clustering.types import (
     types_of,
 )
 from nodelens.errors import InvalidValueError, NodeLensError, nearest
+from nodelens.notebook import html_table
 
 if TYPE_CHECKING:
     from nodelens.analysis.clustering.comparison import Ablation
@@ -92,6 +93,12 @@ class ClusterResult:
             return said
         found = "tighter than noise" if self.has_structure else "no structure: noise gives as much"
         return f"{said}; {found} (p = {self.structure.p_value:.3g})"
+
+    def _repr_html_(self) -> str:
+        sizes = self.labels.bincount(minlength=self.n_clusters).tolist()
+        parts = zip(self.cluster_types, sizes, self.centroids.tolist(), strict=True)
+        rows = [(name, size, *centre) for name, size, centre in parts]
+        return html_table(("type", "channels", *self.features), rows, str(self))
 
 
 class MetricSpaceClustering:

@@ -14,7 +14,6 @@ from nodelens.experiments.artifacts import FIGURES, RunResults
 from nodelens.experiments.drawing import formats_of
 from nodelens.experiments.drawing import save_figure as _save
 from nodelens.experiments.stage import Run, Stage
-from nodelens.experiments.stages.curves import pruning_curves
 from nodelens.result import LensResult
 
 if TYPE_CHECKING:
@@ -32,13 +31,12 @@ class FigureStage(Stage):
     """Writes every figure, and a list of them with what each shows."""
 
     name = "figures"
-    needs = ("data", "measure", "sensitivity", "pruning", "analysis")
+    needs = ("data", "measure", "sensitivity", "analysis")
     code = (
         "figures",
         "experiments/drawing.py",
-        "experiments/stages/figures.py",
-        "experiments/stages/curves.py",
         "experiments/chapters",
+        "experiments/stages/figures.py",
     )
     derived = True
     collects = True
@@ -62,7 +60,6 @@ class FigureStage(Stage):
         drawings = [
             *told,
             *_curves(results),
-            *pruning_curves(results),
             *_tables(results),
             *_profiles(results, run.config),
             *_histograms(results),

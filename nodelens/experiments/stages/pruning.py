@@ -11,8 +11,10 @@ from nodelens.experiments.artifacts import PRUNING, PRUNING_PROTOCOL
 from nodelens.experiments.judging import check_protocol, judge, protocol_of
 from nodelens.experiments.kept import KeptRows, Row
 from nodelens.experiments.orders import Order, code_of, orders, section_of
+from nodelens.experiments.paired import interval
 from nodelens.experiments.provenance import package_code, source_code
 from nodelens.experiments.pruned import Mask, Pruner
+from nodelens.experiments.pruning_section import leave_section
 from nodelens.experiments.shrunk import check_cuttable, chosen, save_smallest
 from nodelens.experiments.stage import Run, Stage
 from nodelens.experiments.stages.evaluation import EvaluationStage
@@ -55,6 +57,7 @@ class PruningStage(Stage):
         "experiments/judging.py",
         "experiments/orders.py",
         "experiments/pruned.py",
+        "experiments/pruning_section.py",
         "experiments/shrunk.py",
         "experiments/stages/pruning.py",
     )
@@ -109,6 +112,7 @@ class PruningStage(Stage):
         if best is not None:
             about["shrunk"] = save_smallest(run, pruner, best)
         run.folder.write_json(PRUNING_PROTOCOL, about)
+        leave_section(run, self.name, table, about)
         return _told(run, found, table)
 
     def tidy(self, run: Run) -> None:
@@ -183,9 +187,6 @@ def _row(
 
 def _summary(run: Run, table: Any, protocol: str) -> dict[str, Any]:
     """Return protocol, the whole network, and chance with Student's interval over its seeds."""
-    # Comparing runs reads experiments, which have this stage.
-    from nodelens.experiments.comparison import interval
-
     metric = "perplexity" if run.config.is_language_model else "accuracy"
     dense = table[table["strategy"] == "dense"].iloc[0]
     chance = []

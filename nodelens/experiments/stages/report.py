@@ -13,13 +13,10 @@ from nodelens.configs.document import write_yaml
 from nodelens.experiments.artifacts import (
     CHANNELS,
     FIGURES,
-    PRUNING,
-    PRUNING_PROTOCOL,
     REPORT,
     REPORT_JSON,
     REPORT_MARKDOWN,
     SCORES,
-    SHRUNK,
     RunResults,
 )
 from nodelens.experiments.folder import RunFolder
@@ -49,7 +46,7 @@ class ReportStage(Stage):
     """Writes the report as HTML, Markdown and JSON."""
 
     name = "report"
-    needs = ("data", "network", "measure", "sensitivity", "pruning", "analysis", "figures")
+    needs = ("data", "network", "measure", "sensitivity", "analysis", "figures")
     code = (
         "report",
         "figures/style.py",
@@ -94,6 +91,7 @@ def build_page(config: Config, folder: RunFolder, made_by: Sequence[Stage] = ())
         findings=Findings.from_plain(results.findings),
         curves=pictures["curve"],
         heatmap=next(iter(pictures["heatmap"]), None),
+        depth=next(iter(pictures["depth"]), None),
         correlation=next(iter(pictures["correlation"]), None),
         channels=channel_data(channels.head(most), scores.units, tested),
         omitted=max(0, len(channels) - most),
@@ -121,7 +119,6 @@ def build_page(config: Config, folder: RunFolder, made_by: Sequence[Stage] = ())
             (f"{SCORES}/", "raw scores of every channel (safetensors), units and options (JSON)"),
             (CHANNELS, "a row a channel, a column a score"),
             ("results/sensitivity.csv", "accuracy and loss by order and amount silenced"),
-            *_pruned(folder),
             ("figures/", "every figure as PNG and SVG"),
             ("analysis/", "rank correlations, means and ranks by layer, findings"),
             ("report.md, report.json", "this report in two further forms"),
@@ -130,22 +127,13 @@ def build_page(config: Config, folder: RunFolder, made_by: Sequence[Stage] = ())
     )
 
 
-def _pruned(folder: RunFolder) -> list[tuple[str, str]]:
-    """Return the files that only a run which pruned has, with what each holds."""
-    told = [
-        (PRUNING, "what every pruned network does, a row each"),
-        (PRUNING_PROTOCOL, "protocol, the whole network, chance with intervals over seeds"),
-        (f"{SHRUNK}/report.json", "the network that was cut out: what it does, its size and time"),
-    ]
-    return [(name, holds) for name, holds in told if folder.has(name)]
-
-
 def _pictures(folder: RunFolder) -> dict[str, list[Figure]]:
-    found: dict[str, list[Figure]] = {kind: [] for kind in ("curve", "heatmap", "correlation")}
+    kinds = ("curve", "heatmap", "correlation", "depth")
+    found: dict[str, list[Figure]] = {kind: [] for kind in kinds}
     for entry in folder.read_json(FIGURES):
-        # The page draws histograms itself, of any score in any layer.
-        if entry["kind"] != "histogram":
-            found.setdefault(entry["kind"], []).append(_picture(folder, entry))
+        # The page draws the spread of scores itself, of any score in any layer.
+        if entry["kind"] in kinds:
+            found[entry["kind"]].append(_picture(folder, entry))
     return found
 
 

@@ -1,0 +1,80 @@
+"""What the report says of pruning: sentences, the table, and a figure a mode."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from nodelens import figures
+from nodelens.experiments.artifacts import PRUNING
+from nodelens.experiments.drawing import save_figure
+from nodelens.experiments.stage import Run
+from nodelens.report import Section, SectionFigure, SectionTable, section_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["leave_section"]
+
+_WORDS = {"low": "lowest scores first", "high": "highest scores first"}
+_TUNED = {False: "", True: ", then fine-tuned"}
+
+
+def leave_section(run: Run, stage: str, table: pd.DataFrame, about: dict[str, Any]) -> None:
+    """Write the section of the report and its figures, from the table and what is told of it.
+
+    No strategy is called the best: that would be a choice on test rows.
+    """
+    tested = table[(table["split"] == "test") & (table["mode"] != "dense")]
+    cut = about.get("shrunk")
+    section = Section(
+        title="What is left when channels are pruned",
+        sentence=_sentence(tested, about),
+        answers="without",
+        findings=() if cut is None else (_of_the_smallest(cut, about["metric"]),),
+        tables=(SectionTable(file=PRUNING, title="Every pruned network"),),
+        figures=tuple(_figures(run, tested, about)),
+        how=about["protocol"],
+    )
+    run.folder.write_json(section_file(stage), section.to_plain())
+
+
+def _sentence(tested: pd.DataFrame, about: dict[str, Any]) -> str:
+    metric, amount = about["metric"], tested["amount"].max()
+    last = tested[(tested["amount"] == amount) & ~tested["tuned"]]
+    ranked, drawn = (last[(last["mode"] == "random") == chance][metric] for chance in (False, True))
+    ends = " to ".join(dict.fromkeys(_shown(end, metric) for end in (ranked.min(), ranked.max())))
+    chance = f", {_shown(drawn.mean(), metric)} by chance (mean of {len(drawn)})" * bool(len(drawn))
+    return (
+        f"With {amount:.0%} of the channels pruned, {metric} is {ends} by strategy{chance};"
+        f" {_shown(about['dense'][metric], metric)} with all of them."
+    )
+
+
+def _of_the_smallest(cut: dict[str, Any], metric: str) -> str:
+    before, after = (cut["parameters"][key] for key in ("before", "after"))
+    return (
+        f"Cut out was what `{cut['strategy']}` leaves at {cut['amount']:.0%}"
+        f"{', fine-tuned' * cut['tuned']}, which validation rows chose: {after:,.0f} of"
+        f" {before:,.0f} parameters, {metric} {_shown(cut['test'][metric], metric)}."
+    )
+
+
+def _shown(value: float, metric: str) -> str:
+    return f"{value:.1%}" if metric == "accuracy" else f"{value:.4g}"
+
+
+def _figures(run: Run, tested: pd.DataFrame, about: dict[str, Any]) -> list[SectionFigure]:
+    metric, chance = about["metric"], run.splits.majority
+    drawn = []
+    for mode, words in _WORDS.items():
+        for tuned, more in _TUNED.items():
+            rows = tested[(tested["tuned"] == tuned) & tested["mode"].isin([mode, "random"])]
+            if not (rows["mode"] == mode).any():
+                continue
+            file = f"figures/pruning_{mode}{'_tuned' * tuned}"
+            options = {"metric": metric, "dense": about["dense"][metric], "chance": chance}
+            width = save_figure(run, file, partial(figures.plot_sparsity, rows, **options))
+            alt = f"Test {metric} against the share of channels pruned, {words}{more}."
+            drawn.append(SectionFigure(file=file, alt=alt, caption=alt, width=width))
+    return drawn
