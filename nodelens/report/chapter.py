@@ -16,7 +16,7 @@ class Chapter:
 
     `headline` is the finding in a sentence without its full stop, which heads the page where no
     other does, and stands among the findings of the run. `sentences` say more, `how` says how to
-    read the figures, `tables` are folded away under their names.
+    read the figures, `tables` stand under their names.
     """
 
     name: str

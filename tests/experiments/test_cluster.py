@@ -159,6 +159,8 @@ def test_the_report_tells_of_clusters_halos_and_costs_and_that_there_are_none(fi
     page = (finished / "report.html").read_text()
     for title in ("Kinds of channels", "Who listens to them", "What they are worth"):
         assert f">{title}</h2>" in page
+    for alt in ("The halo of the ", "Influence from each type of ", "Rise in the loss above"):
+        assert f'alt="{alt}' in page
     layers = RunResults(finished).table("results/cluster_layers.csv")
     none = list(layers.loc[layers["verdict"] == "no structure", "layer"])
     assert ("Types are none there" in page) == bool(none)

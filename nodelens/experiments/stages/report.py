@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class ReportStage(Stage):
 def build_page(config: Config, folder: RunFolder, made_by: Sequence[Stage] = ()) -> Page:
     """Return what the report of a run shows, read from its files; stages tell their chapters."""
     results = RunResults(folder.root)
-    pictures = _pictures(folder)
+    pictures = _pictures(folder, [stage.name for stage in made_by])
     scores = results.scores
     means = results.layer_means
     provenance = results.provenance
@@ -127,8 +127,9 @@ def build_page(config: Config, folder: RunFolder, made_by: Sequence[Stage] = ())
     )
 
 
-def _pictures(folder: RunFolder) -> dict[str, list[Figure]]:
-    kinds = ("curve", "heatmap", "correlation", "depth")
+def _pictures(folder: RunFolder, stages: Iterable[str]) -> dict[str, list[Figure]]:
+    """Return the figures by kind; those of a stage's chapter are of the kind it is called."""
+    kinds = ("curve", "heatmap", "correlation", "depth", *stages)
     found: dict[str, list[Figure]] = {kind: [] for kind in kinds}
     for entry in folder.read_json(FIGURES):
         # The page draws the spread of scores itself, of any score in any layer.
