@@ -103,7 +103,8 @@ def ran(monkeypatch) -> list[str]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a run but what tells the time."""
-    apart = ("provenance.json", "logs/run.log", "report.html", "experiment_config.yaml")
+    reports = ("report.html", "report.md", "report.json")
+    apart = ("provenance.json", "logs/run.log", "experiment_config.yaml", *reports)
     found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     return {name: path.read_bytes() for name, path in found.items() if name not in apart}
 
