@@ -213,6 +213,13 @@ def test_an_interrupted_check_goes_on_behind_what_was_measured(finished, copy, m
     assert contents(copy) == contents(finished)
 
 
+def test_what_a_kill_behind_the_record_left_is_removed(copy, ran):
+    left = copy / "checkpoints/causal-0123456789abcdef.jsonl"
+    left.write_text("")
+    run(tiny(copy), resume=True)
+    assert ran == [] and not left.exists()
+
+
 def test_the_tables_serve_an_analysis_elsewhere(finished, tmp_path):
     page = analyse(finished, tmp_path / "elsewhere").report.read_text()
     assert ">What they are worth</h2>" in page
