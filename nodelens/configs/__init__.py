@@ -13,13 +13,17 @@ from nodelens.configs.schema import (
     SensitivityConfig,
     TrainingConfig,
 )
+from nodelens.configs.sections.cluster import CausalConfig, ClusteringConfig, HaloConfig
 
 __all__ = [
     "CalibrationConfig",
+    "CausalConfig",
+    "ClusteringConfig",
     "Config",
     "DatasetConfig",
     "Document",
     "ExperimentConfig",
+    "HaloConfig",
     "LensConfig",
     "ModelConfig",
     "OutputConfig",

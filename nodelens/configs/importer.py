@@ -54,9 +54,9 @@ _METRICS: dict[str, tuple[str, ...]] = {
 """Names of the dialect that are not those of the lenses."""
 _WHY = {
     "supernode": "supernodes are not part of a configuration yet",
-    "clustering": "clustering is not part of a configuration yet",
-    "halo_analysis": "halos are not part of a configuration yet",
-    "cascade_analysis": "cascades are not part of a configuration yet",
+    "clustering": "write the section clustering of a cluster_analysis; its keys are others",
+    "halo_analysis": "write the section halo of a cluster_analysis; its keys are others",
+    "cascade_analysis": "write the section causal of a cluster_analysis; its keys are others",
     "tracked_layers": "give layers= to the lenses that are to score them",
     "metrics.scar": "samples and lengths are those of the calibration section",
 }
@@ -159,7 +159,7 @@ class _Importer:
             self._leave(path, value, why)
 
     def _type(self, path: Path, value: Any) -> None:
-        if self.family in ("general_alignment", _LANGUAGE):
+        if self.family in ("general_alignment", "cluster_analysis", _LANGUAGE):
             self.found.mapped.append((dotted(path), "experiment.type"))
             return
         self._leave(path, value, "no such family here yet; taken as general_alignment")

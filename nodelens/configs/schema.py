@@ -20,6 +20,7 @@ from nodelens.configs.sections.base import (
     Section,
     Seed,
 )
+from nodelens.configs.sections.cluster import CausalConfig, ClusteringConfig, HaloConfig
 from nodelens.configs.sections.evaluation import EvaluationSection
 from nodelens.configs.sections.figures import FiguresConfig
 from nodelens.configs.sections.pruning import PruningSection
@@ -47,6 +48,8 @@ EXPERIMENT_ALIASES = {
     "vision_synergy": "general_alignment",
     "llm_supernode": "llm_alignment",
     "llm": "llm_alignment",
+    "vision_cluster_analysis": "cluster_analysis",
+    "metric_cluster_analysis": "cluster_analysis",
 }
 
 
@@ -55,9 +58,10 @@ class ExperimentConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """a name made of letters, digits, dots, dashes and underscores"""
-    type: Literal["general_alignment", "llm_alignment"] = "general_alignment"
-    """`general_alignment` (also `alignment_analysis`, `vision_synergy`) or `llm_alignment` (also
-    `llm_supernode`, `llm`)."""
+    type: Literal["general_alignment", "llm_alignment", "cluster_analysis"] = "general_alignment"
+    """`general_alignment` (also `alignment_analysis`, `vision_synergy`), `llm_alignment` (also
+    `llm_supernode`, `llm`) or `cluster_analysis` (also `vision_cluster_analysis`,
+    `metric_cluster_analysis`)."""
     seed: Seed = 0
     """Seed of the data split, the initial weights and the order of training batches."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
@@ -227,6 +231,9 @@ class Config(Section):
     lenses: Annotated[tuple[LensConfig, ...], Strict(False), Field(min_length=1)]
     """a list of lenses, each a name or a section with a name and options"""
     sensitivity: SensitivityConfig | None = None
+    clustering: ClusteringConfig | None = None
+    halo: HaloConfig | None = None
+    causal: CausalConfig | None = None
     pruning: PruningSection | None = None
     evaluation: EvaluationSection | None = None
     figures: FiguresConfig = FiguresConfig()
@@ -251,6 +258,17 @@ class Config(Section):
         given = self.model.checkpoint is not None or self.training.epochs == 0
         return not (given or self.is_language_model)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _clusters(cls, data: Any) -> Any:
+        """Give a cluster analysis its section, with every default, where it is left out."""
+        experiment = data.get("experiment") if isinstance(data, dict) else None
+        family = experiment.get("type") if isinstance(experiment, dict) else None
+        known = isinstance(family, str) and EXPERIMENT_ALIASES.get(family, family)
+        if known == "cluster_analysis" and data.get("clustering") is None:
+            return {**data, "clustering": {}}
+        return data
+
     @model_validator(mode="after")
     def _belongs_together(self) -> Config:
         """Refuse values that this family of experiments would not look at."""
@@ -264,8 +282,14 @@ class Config(Section):
     def _only_for_others(self) -> list[tuple[str, bool]]:
         model, dataset = self.model, self.dataset
         judged = self.evaluation or EvaluationSection()
+        clusters = [
+            (name, getattr(self, name) is not None)
+            for name in ("clustering", "halo", "causal")
+            if self.experiment.type != "cluster_analysis"
+        ]
         if not self.is_language_model:
             return [
+                *clusters,
                 ("dataset.tokens", dataset.tokens is not None),
                 ("dataset.block_size", dataset.block_size is not None),
                 *(
@@ -274,6 +298,7 @@ class Config(Section):
                 ),
             ]
         return [
+            *clusters,
             ("model.checkpoint", model.checkpoint is not None),
             ("model.initial_checkpoint", model.initial_checkpoint is not None),
             ("dataset.folder", dataset.folder is not None),

@@ -1,6 +1,7 @@
 """Experiments: a configuration in, a run directory with results, figures and a report out."""
 
 from nodelens.experiments.artifacts import RunResults
+from nodelens.experiments.cluster import ClusterAnalysisExperiment
 from nodelens.experiments.comparison import Comparison, compare
 from nodelens.experiments.experiment import Experiment
 from nodelens.experiments.general import GeneralAlignmentExperiment
@@ -9,10 +10,12 @@ from nodelens.experiments.posthoc import analyse, rebuild_report, saved_config
 from nodelens.experiments.registry import experiment_for
 from nodelens.experiments.shards import read_shards
 from nodelens.experiments.signals import Terminated, terminable
-from nodelens.experiments.stage import Run, Stage
+from nodelens.experiments.stage import Drawing, Run, Stage
 
 __all__ = [
+    "ClusterAnalysisExperiment",
     "Comparison",
+    "Drawing",
     "Experiment",
     "GeneralAlignmentExperiment",
     "LLMAlignmentExperiment",

@@ -26,6 +26,20 @@ STATE = "results/state.safetensors"
 SCORES_TABLE = "results/scores.csv"
 CHANNELS = "results/channels.csv"
 SENSITIVITY = "results/sensitivity.csv"
+CLUSTERS = "results/clusters.csv"
+CLUSTER_LAYERS = "results/cluster_layers.csv"
+CLUSTER_ABLATIONS = "results/cluster_ablations.csv"
+CLUSTER_WORTH = "results/cluster_worth.csv"
+CENTROIDS = "results/cluster_centroids.csv"
+INFLUENCE = "results/influence.safetensors"
+HALOS = "results/halos.csv"
+HALO_CHANNELS = "results/halo_channels.csv"
+FLOW = "results/flow.csv"
+CASCADE = "results/cascade.csv"
+HALO_ABLATION = "results/halo_ablation.csv"
+RECEIVERS = "results/halo_receivers.csv"
+VALIDATION = "results/ablation_validation.csv"
+CAUSAL = "results/causal.csv"
 PRUNING = "results/pruning.csv"
 PRUNING_PROTOCOL = "results/pruning.json"
 EVALUATION = "results/evaluation.json"
@@ -79,6 +93,10 @@ class RunResults:
     def sensitivity(self) -> pd.DataFrame | None:
         """Return accuracy and loss by order and amount silenced, None when not measured."""
         return self.folder.read_table(SENSITIVITY) if self.folder.has(SENSITIVITY) else None
+
+    def table(self, name: str) -> pd.DataFrame | None:
+        """Return the CSV table that a stage wrote as `name`, None where there is none."""
+        return self.folder.read_table(name) if self.folder.has(name) else None
 
     @cached_property
     def pruning(self) -> pd.DataFrame | None:

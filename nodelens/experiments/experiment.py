@@ -26,7 +26,7 @@ from nodelens.experiments.console import Display
 from nodelens.experiments.folder import PROVENANCE, RunFolder
 from nodelens.experiments.networks import build_network
 from nodelens.experiments.perform import closing, logged, perform
-from nodelens.experiments.provenance import environment, source_code
+from nodelens.experiments.provenance import environment, package_code, source_code
 from nodelens.experiments.record import Record, key_of
 from nodelens.experiments.shards import adopt, read_shards, shard_directory
 from nodelens.experiments.stage import Run, Stage
@@ -99,7 +99,8 @@ class Experiment(ABC):
         return self._finish(Run(self.config, folder, resume=resume, shards=shards), progress)
 
     def _finish(self, run: Run, progress: bool) -> RunResults:
-        _known(run.only, self._stages(run))
+        run.stages = self._stages(run)
+        _known(run.only, run.stages)
         run.device  # noqa: B018 - a device that is not there is told before any work
         check_tracking(self.config)
         for stage in self.stages():
@@ -190,14 +191,18 @@ class Experiment(ABC):
         record = Record(run.folder, facts)
         record.keep([stage.name for stage in stages])
         record.data["protocol"] = {stage.name: stage.protocol(self.config) for stage in stages}
-        run.folder.write_text(CONFIG, dump_config(self.config))
         record.save()
+        run.folder.write_text(CONFIG, dump_config(self.config))
         return record
 
     @staticmethod
     def _key(stage: Stage, run: Run, keys: dict[str, str]) -> str:
-        needed = [keys[name] for name in stage.needs if name in keys]
-        return key_of(stage.name, stage.settings(run), source_code(*stage.code), needed)
+        names = list(keys) if stage.collects else stage.needs
+        needed = [keys[name] for name in names if name in keys]
+        code = source_code(*stage.code)
+        if not type(stage).__module__.startswith("nodelens."):
+            code += package_code([type(stage)])
+        return key_of(stage.name, stage.settings(run), code, needed)
 
 
 def _last_shared(stages: Sequence[Stage]) -> int:
@@ -214,7 +219,8 @@ def _known(only: str | None, stages: Sequence[Stage]) -> None:
 
 def _needed(name: str, stages: Sequence[Stage]) -> set[str]:
     """Return the stages that `name` needs, and those that they need."""
-    direct = {stage.name: stage.needs for stage in stages}
+    names = [stage.name for stage in stages]
+    direct = {s.name: tuple(names[:n]) if s.collects else s.needs for n, s in enumerate(stages)}
     found: set[str] = set()
     waiting = [*direct[name]]
     while waiting:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,11 @@ __all__ = ["RunFolder"]
 
 PROVENANCE = "provenance.json"
 PARTS = ("logs", "results", "figures", "analysis")
+
+_TEXT = ("layer", "score", "strategy", "mode", "source", "target")
+_EARLY = ("logs/run.log",)
+_LEFT = re.compile(r"\..+\.[a-z0-9_]{8}")
+"""What a writer that was killed leaves beside the file it meant to write."""
 
 
 class RunFolder:
@@ -43,7 +49,7 @@ class RunFolder:
         A folder that holds other people's files is refused: a run would mix with them.
         """
         try:
-            foreign = self.root.is_dir() and any(self.root.iterdir()) and not self.has(PROVENANCE)
+            foreign = self.root.is_dir() and not self.has(PROVENANCE) and any(self._foreign())
             for part in PARTS if not foreign else ():
                 (self.root / part).mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as failure:
@@ -57,8 +63,19 @@ class RunFolder:
                 f"the output folder {str(self.root)!r} has files in it and is not a run of"
                 " nodelens; expected a new or empty folder, or an earlier run"
             )
+        for left in self.root.rglob(".*"):
+            # Ranks write statistics of their own, and take up what they left themselves.
+            if _LEFT.fullmatch(left.name) and not left.name.startswith(".measure-"):
+                left.unlink(missing_ok=True)
         write_text(self.root / ".writable", "")
         (self.root / ".writable").unlink()
+
+    def _foreign(self) -> Iterator[Path]:
+        """Yield files that no run leaves which was killed before its first word on record."""
+        for path in self.root.rglob("*"):
+            early = path.name == ".writable" or path.relative_to(self.root).as_posix() in _EARLY
+            if path.is_file() and not early and not _LEFT.fullmatch(path.name):
+                yield path
 
     def path(self, name: str) -> Path:
         """Return the path of `name`; OutputError when it would lie outside the folder."""
@@ -130,7 +147,7 @@ class RunFolder:
         options: dict[str, Any] = {
             **exact,
             # A layer may be called "0" or "NA": names stay text, only an empty cell is missing.
-            "dtype": dict.fromkeys(("layer", "score", "strategy", "mode"), str),
+            "dtype": dict.fromkeys(_TEXT, str),
             "keep_default_na": False,
             "na_values": [""],
         }

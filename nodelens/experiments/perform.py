@@ -31,6 +31,8 @@ def perform(
         summary = record.data["stages"][stage.name]["summary"]
         log.info("%s: kept (%s)", stage.name, summary)
         display.done(stage.name, summary, None)
+        # A run may have been killed when the outcome was on record and this not yet done.
+        stage.tidy(run)
         return
     log.info("%s: started", stage.name)
     record.begin(stage.name, key)

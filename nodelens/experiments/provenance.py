@@ -82,10 +82,20 @@ def package_code(classes: Iterable[type]) -> str:
     packages = sorted({cls.__module__.partition(".")[0] for cls in classes})
     files: list[Path] = []
     for package in packages:
-        spec = util.find_spec(package) if package != "__main__" else None
-        for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-            files += _python_files(Path(folder))
+        spec = _spec(package)
+        if spec is None:
+            continue
+        alone = [spec.origin] if spec.origin and Path(spec.origin).is_file() else []
+        for place in spec.submodule_search_locations or alone:
+            files += _python_files(Path(place))
     return _digest(files)
+
+
+def _spec(package: str) -> Any:
+    try:
+        return util.find_spec(package) if package != "__main__" else None
+    except ValueError:  # a module made by hand has none
+        return None
 
 
 def _python_files(path: Path) -> list[Path]:

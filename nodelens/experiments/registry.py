@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nodelens.configs import Config
+from nodelens.experiments.cluster import ClusterAnalysisExperiment
 from nodelens.experiments.experiment import Experiment
 from nodelens.experiments.general import GeneralAlignmentExperiment
 from nodelens.experiments.llm import LLMAlignmentExperiment
@@ -11,7 +12,11 @@ __all__ = ["experiment_for"]
 
 _EXPERIMENTS: dict[str, type[Experiment]] = {
     experiment.type: experiment
-    for experiment in (GeneralAlignmentExperiment, LLMAlignmentExperiment)
+    for experiment in (
+        GeneralAlignmentExperiment,
+        ClusterAnalysisExperiment,
+        LLMAlignmentExperiment,
+    )
 }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from nodelens.report.orders import Orders
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from nodelens.report.chapter import Chapter
 
 __all__ = ["QUESTIONS", "Evidence", "Findings", "KeyNumber", "find"]
 
@@ -72,6 +74,15 @@ class Findings:
     sentences: list[str]
     readings: dict[str, str] = field(default_factory=dict)
     answers: dict[str, list[str]] = field(default_factory=dict)
+    curves: bool = False
+    """Whether the headline is about channels silenced in order."""
+
+    def with_chapters(self, chapters: Sequence[Chapter]) -> Findings:
+        """Return the findings with those of the stages in front, and a headline of theirs."""
+        told = [chapter.headline for chapter in chapters]
+        headline = self.headline if self.curves or not told else told.pop(0)
+        sentences = [*(f"{sentence}." for sentence in told), *self.sentences]
+        return replace(self, headline=headline, sentences=sentences)
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Findings:
@@ -109,6 +120,7 @@ def find(evidence: Evidence) -> Findings:
         ],
         readings=_readings(evidence, orders),
         answers=answers,
+        curves=orders is not None,
     )
 
 

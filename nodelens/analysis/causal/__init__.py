@@ -10,6 +10,7 @@ from nodelens.analysis.causal.halos import HaloAblation, halo_ablation
 from nodelens.analysis.causal.leaderboard import Leaderboard, lens_leaderboard
 from nodelens.analysis.causal.lens import CausalLens
 from nodelens.analysis.causal.lesions import INTACT, Damage, Lesion, lesion
+from nodelens.analysis.causal.matched import MatchedCascade, matched_cascade
 from nodelens.analysis.causal.pairs import PairLesion, pair_lesion
 from nodelens.analysis.causal.receivers import halo_receivers
 from nodelens.analysis.causal.validation import AblationValidation, ablation_validation
@@ -29,6 +30,7 @@ __all__ = [
     "Leaderboard",
     "LeaderboardCheck",
     "Lesion",
+    "MatchedCascade",
     "PairLesion",
     "ablation_validation",
     "cascade",
@@ -38,6 +40,7 @@ __all__ = [
     "hit_rate_sweep",
     "lens_leaderboard",
     "lesion",
+    "matched_cascade",
     "measured_damage",
     "pair_lesion",
 ]

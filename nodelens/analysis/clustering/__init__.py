@@ -3,6 +3,7 @@
 from nodelens.analysis.clustering.clusters import ClusterResult, MetricSpaceClustering
 from nodelens.analysis.clustering.comparison import Ablation, ablations, stability
 from nodelens.analysis.clustering.features import FEATURE_SETS
+from nodelens.analysis.clustering.flow import Flow, flow_test
 from nodelens.analysis.clustering.halos import CrossLayerHaloAnalysis, HaloResult
 from nodelens.analysis.clustering.influence import influence_of
 from nodelens.analysis.clustering.null import StructureTest, gap_statistic, structure_test
@@ -17,10 +18,12 @@ __all__ = [
     "ClusterResult",
     "Contrast",
     "CrossLayerHaloAnalysis",
+    "Flow",
     "HaloResult",
     "MetricSpaceClustering",
     "StructureTest",
     "ablations",
+    "flow_test",
     "gap_statistic",
     "influence_of",
     "stability",

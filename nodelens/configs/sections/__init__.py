@@ -1,0 +1,1 @@
+"""Sections of a configuration that belong to one family of experiments, a file each."""

@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
 
-__all__ = ["Amount", "Count", "Fraction", "NamedSection", "Names", "Section", "Seed"]
+__all__ = ["Amount", "Count", "Fraction", "NamedSection", "Names", "Section", "Seed", "SmallSeed"]
 
 # Lists become tuples, so that a configuration cannot change under a running experiment.
 Names = Annotated[tuple[str, ...], Strict(False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Amount = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+# What scikit-learn takes.
+SmallSeed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 
 

@@ -28,8 +28,9 @@ class AnalysisStage(Stage):
 
     name = "analysis"
     needs = ("data", "network", "measure", "sensitivity")
-    code = ("report", "experiments/stages/analysis.py")
+    code = ("report", "experiments/stages/analysis.py", "experiments/chapters")
     derived = True
+    collects = True
 
     def settings(self, run: Run) -> Any:
         return {"model": run.config.model.name}
@@ -71,6 +72,8 @@ class AnalysisStage(Stage):
                 sensitivity=results.sensitivity,
             )
         )
+        chapters = [told for stage in run.stages if (told := stage.chapter(results)) is not None]
+        findings = findings.with_chapters(chapters)
         run.folder.write_json(FINDINGS, asdict(findings))
         return f"{len(findings.sentences)} findings"
 

@@ -32,8 +32,14 @@ class FigureStage(Stage):
 
     name = "figures"
     needs = ("data", "measure", "sensitivity", "analysis")
-    code = ("figures", "experiments/drawing.py", "experiments/stages/figures.py")
+    code = (
+        "figures",
+        "experiments/drawing.py",
+        "experiments/chapters",
+        "experiments/stages/figures.py",
+    )
     derived = True
+    collects = True
 
     def settings(self, run: Run) -> Any:
         return {"formats": formats_of(run.config)}
@@ -46,7 +52,13 @@ class FigureStage(Stage):
 
     def run(self, run: Run) -> str:
         results = RunResults(run.folder.root)
+        told = [
+            (_entry(_slug(drawing.name), stage.name, drawing.alt), drawing.draw)
+            for stage in run.stages
+            for drawing in stage.drawings(results)
+        ]
         drawings = [
+            *told,
             *_curves(results),
             *_tables(results),
             *_profiles(results, run.config),
