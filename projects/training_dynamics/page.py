@@ -133,7 +133,9 @@ def _table(found: Found, half: int) -> str:
     for name, by_layer in found.items():
         agree, top = _mean(by_layer, "with_last"), _mean(by_layer, "top_overlap")
         tau = np.concatenate([one.tau.numpy() for one in by_layer.values()])
-        loss = np.concatenate([one.loss.numpy() for one in by_layer.values() if one.loss is not None])
+        loss = np.concatenate(
+            [one.loss.numpy() for one in by_layer.values() if one.loss is not None]
+        )
         lines.append(
             f"| [{name}](lenses/{name}.md) | {agree[0]:.2f} | {agree[half]:.2f} | {top[half]:.2f} "
             f"| {(tau > 0.5).mean():.0%} | {(tau < -0.5).mean():.0%} | {np.abs(loss).mean():.2f} |"

@@ -51,7 +51,12 @@ def test_kinds_share_what_there_is():
         (depth_profile, {"a": [[1.0]]}, ShapeError, r"layer 'a' has shape \(1, 1\)"),
         (depth_profile, {"a": [float("nan")]}, NonFiniteError, "layer 'a'"),
         (compared_kinds, {"head": {}}, InvalidValueError, "no layers of 'head'"),
-        (compared_kinds, {"head": {"a": [-1.0]}}, InvalidValueError, "'a' of 'head': a score is -1"),
+        (
+            compared_kinds,
+            {"head": {"a": [-1.0]}},
+            InvalidValueError,
+            "'a' of 'head': a score is -1",
+        ),
     ],
 )
 def test_what_has_no_profile_is_refused(call: Any, given: Any, error: Any, text: str):
