@@ -151,7 +151,7 @@ def _together(
     condition: Condition,
     loss: Any,
 ) -> list[Prediction] | None:
-    """The predictions without each of several channels by one pass, None where the copies do not stay apart."""
+    """The predictions of several channels by one pass, None where the copies do not stay apart."""
     copies, size, apart = len(singles) + 1, batch.size(), [True]
     many = repeated(batch, copies)
     if many is None:

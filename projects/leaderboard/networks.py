@@ -97,7 +97,8 @@ def smollm2(tokens: int = 16_384) -> Network:
         [f"model.layers.{block}.mlp.down_proj" for block in blocks],
         {
             "site": "input",
-            "pattern": rf"model\.layers\.({numbers})\.mlp\.(up|down)_proj$",
+            # Lenses of heads need a layer too, though none of their scores is of these units.
+            "pattern": rf"model\.layers\.({numbers})\.(mlp\.(up|down)_proj|self_attn\.o_proj)$",
             "unit": lambda name: re.sub(r"\.(up|down)_proj$", "", name),
             "options": {"token_classes": network.token_classes},
             "per_layer": 12,

@@ -24,7 +24,8 @@ HEAD = """\
 
 Which score foretells what silencing a channel costs? Every metric lens that fits a network, against
 the measured rise in loss; how it is done and how to read it stands in
-[causal checks](causal-checks.md). Made by `python -m projects.leaderboard {names}`; threads stand with each network.
+[causal checks](causal-checks.md). Made by
+`python -m projects.leaderboard {names}`; threads stand with each network.
 
 *Spearman* is the mean over layers of the rank correlation with the measured damage of single
 channels, brackets are 95% bootstrap intervals over channels; *first in* is the share of resamples
@@ -75,7 +76,8 @@ def _facts(about: dict[str, Any]) -> str:
 def _pace(about: dict[str, Any]) -> str:
     if "threads" not in about:
         return ""
-    return f", {about['seconds'] / 60:.0f} minutes in all with {about['threads']} thread(s)"
+    minutes = max(1, round(about["seconds"] / 60))
+    return f", up to {minutes} min in all, threads: {about['threads']}"
 
 
 def _sentence(text: str) -> str:

@@ -26,16 +26,16 @@ early; one that turns round at the end says nothing before.
 
 ## Method
 
-`nodelens.analysis.dynamics.dynamics(scores, steps, losses)` takes scores `(checkpoints, channels)` of
-a layer; `score_checkpoints(model, files, score)` makes them from safetensors files or state dicts of
-one model, whose own weights are there again afterwards.
+`nodelens.analysis.dynamics.dynamics(scores, steps, losses)` takes scores of a layer,
+`(checkpoints, channels)`; `score_checkpoints(model, files, score)` makes them from safetensors files
+or state dicts of one model, whose own weights are there again afterwards.
 
 | field | what it is |
 |---|---|
 | `final` | the score at the last checkpoint, of every channel |
-| `slope`, `tau` | least-squares slope against the step or its logarithm, and Kendall's tau with it |
+| `slope`, `tau` | slope of the line on the step or its logarithm, and Kendall's tau with it |
 | `loss` | Spearman correlation of the channel's score with the loss, over checkpoints |
-| `neighbours`, `with_last` | Spearman correlation over channels with the checkpoint before, and with the last |
+| `neighbours`, `with_last` | Spearman correlation over channels with the checkpoint before, with the last |
 | `top_overlap` | share of the last one's top tenth that is in the top tenth already |
 
 ```python
@@ -53,17 +53,17 @@ print([round(v, 3) for v in found.slope.tolist()], found.tau.tolist(), found.los
 
 ## Measured: the digits CNN
 
-{steps} checkpoints of one run, from step {first} to step {last} (test loss {start:.2f} to {end:.2f}),
-scored on the training images. Means over the three hidden layers; made by
+{steps} checkpoints of one run, from step {first} to step {last} (test loss {start:.2f} to
+{end:.2f}), scored on the training images. Means over the three hidden layers; made by
 `python -m projects.training_dynamics`.
 
-![Agreement of every checkpoint's scores with the last, and overlap of the top tenth](images/training-dynamics.png)
+![Agreement of every checkpoint's scores with the last, and of the top tenth](images/training-dynamics.png)
 
 {table}
 All checkpoints: [training-dynamics.csv](data/training-dynamics.csv).
 
-*Halfway* is step {half}, with a test loss of {half_loss:.2f}. *Rising* is the share of channels with
-tau above 0.5, *falling* below -0.5; *with loss* the mean over channels of the size of the
+*Halfway* is step {half}, with a test loss of {half_loss:.2f}. *Rising* is the share of channels
+with tau above 0.5, *falling* below -0.5; *with loss* the mean over channels of the size of the
 correlation with the test loss.
 
 ## Limits

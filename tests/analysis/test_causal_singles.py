@@ -101,6 +101,6 @@ def test_errors_name_the_batch_as_they_do_alone():
     with pytest.raises(InvalidValueError, match="at_once is 0, expected 1 or more"):
         measured_damage(model, parts, LESIONS, at_once=0)
     values = {"hidden": torch.full((7,), float("nan"))}
-    with pytest.raises(NonFiniteError, match="^batch 0: the loss of 17 predictions is nan"):
+    with pytest.raises(NonFiniteError, match=r"^batch 0: the loss of 17 predictions is nan"):
         measured_damage(model, parts, LESIONS[:7], value=values, progress=False)
     assert not any(m._forward_hooks for m in model.modules())

@@ -107,7 +107,7 @@ def test_a_checkpoint_of_another_model_is_refused_and_the_weights_are_back(tmp_p
     def scored(*bad: Any) -> None:
         score_checkpoints(model, [good, *bad], norms)
 
-    with pytest.raises(InvalidValueError, match="checkpoint 1 has no 'weight'.*'weights'"):
+    with pytest.raises(InvalidValueError, match=r"checkpoint 1 has no 'weight'.*'weights'"):
         scored({"weights": own["weight"], "bias": own["bias"]})
     with pytest.raises(InvalidValueError, match="checkpoint 1 has 'extra', the model has not"):
         scored({**own, "extra": own["bias"]})
