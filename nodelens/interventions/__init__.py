@@ -7,7 +7,11 @@ from nodelens.interventions.channels import (
     known_layers,
     parts_of,
 )
-from nodelens.interventions.damage import channel_losses, single_channel_damage
+from nodelens.interventions.damage import (
+    channel_losses,
+    channel_predictions,
+    single_channel_damage,
+)
 from nodelens.interventions.evaluation import (
     Comparison,
     Evaluation,
@@ -27,6 +31,7 @@ __all__ = [
     "Perplexity",
     "channel_indices",
     "channel_losses",
+    "channel_predictions",
     "evaluate",
     "evaluate_conditions",
     "evaluate_tasks",

@@ -16,11 +16,11 @@ from nodelens.interventions.silence import edited_outputs, numbered, silenced_ou
 from nodelens.interventions.values import silent_tensor
 from nodelens.model.gather import replaced
 from nodelens.model.layers import first_tensor
-from nodelens.model.loss import predict
+from nodelens.model.loss import Prediction, predict
 from nodelens.model.route import FAILURES
 from nodelens.model.wrapper import ModelWrapper, wrap
 
-__all__ = ["channel_losses", "repeated", "single_channel_damage"]
+__all__ = ["channel_losses", "channel_predictions", "repeated", "single_channel_damage"]
 
 
 def single_channel_damage(
@@ -74,6 +74,23 @@ def channel_losses(
 ) -> Tensor:
     """Return a batch's summed loss without each channel of one layer alone, `(channels,)`, float64.
 
+    See `channel_predictions`.
+    """
+    found = channel_predictions(wrapper, batch, dense, condition, at_once=at_once, loss=loss)
+    return torch.tensor([float(one.loss) for one in found], dtype=torch.float64)
+
+
+def channel_predictions(
+    wrapper: ModelWrapper,
+    batch: Batch,
+    dense: Any,
+    condition: Condition,
+    *,
+    at_once: int = 16,
+    loss: Any = None,
+) -> list[Prediction]:
+    """Return a batch's loss and right answers without each channel of one layer alone.
+
     The batch is repeated along its first axis, once a channel and once as it is, and another
     channel silenced in every copy: one pass for `at_once` channels. Where copies may not share a
     pass (what goes in has no common first axis, a norm takes its statistics from the batch, or the
@@ -87,16 +104,16 @@ def channel_losses(
         replace(part, indices=part.indices[n : n + 1], fill=_at(part.fill, n))
         for n in range(len(part.indices))
     ]
-    found: list[float] = []
+    found: list[Prediction] = []
     together = at_once > 1 and not _mixes_rows(wrapper.module)
     while len(found) < len(singles):
         some = singles[len(found) : len(found) + (at_once if together else 1)]
-        losses = _together(wrapper, batch, dense, some, condition, loss) if together else None
-        together = losses is not None
-        if losses is None:
-            losses = [_alone(wrapper, batch, some[0], condition, loss)]
-        found += losses
-    return torch.tensor(found, dtype=torch.float64)
+        told = _together(wrapper, batch, dense, some, condition, loss) if together else None
+        together = told is not None
+        if told is None:
+            told = [_alone(wrapper, batch, some[0], condition, loss)]
+        found += told
+    return found
 
 
 def repeated(batch: Batch, copies: int) -> Batch | None:
@@ -133,8 +150,8 @@ def _together(
     singles: Sequence[Part],
     condition: Condition,
     loss: Any,
-) -> list[float] | None:
-    """The losses of several channels by one pass, None where the copies do not stay apart."""
+) -> list[Prediction] | None:
+    """The predictions of several channels by one pass, None where the copies do not stay apart."""
     copies, size, apart = len(singles) + 1, batch.size(), [True]
     many = repeated(batch, copies)
     if many is None:
@@ -163,7 +180,7 @@ def _together(
     split = [_copy(outputs, number, copies, size) for number in range(copies)]
     if not apart[0] or not _same(split[0], dense):
         return None
-    return [float(predict(one, batch, wrapper.module, loss).loss) for one in split[1:]]
+    return [_told(one, batch, wrapper, loss) for one in split[1:]]
 
 
 def _batch_axis(tensor: Tensor, copies: int, size: int) -> int | None:
@@ -207,10 +224,14 @@ def _mixes_rows(module: nn.Module) -> bool:
 
 def _alone(
     wrapper: ModelWrapper, batch: Batch, part: Part, condition: Condition, loss: Any
-) -> float:
+) -> Prediction:
     one = replace(condition, channels={part.layer.name: part.indices})
-    outputs = silenced_outputs(wrapper, batch, one)
-    return float(predict(outputs, batch, wrapper.module, loss).loss)
+    return _told(silenced_outputs(wrapper, batch, one), batch, wrapper, loss)
+
+
+def _told(outputs: Any, batch: Batch, wrapper: ModelWrapper, loss: Any) -> Prediction:
+    # Many are kept: not the logits, which hold the outputs of all copies.
+    return replace(predict(outputs, batch, wrapper.module, loss), logits=None, targets=None)
 
 
 def _at(fill: Tensor | None, number: int) -> Tensor | None:

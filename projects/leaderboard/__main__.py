@@ -41,6 +41,7 @@ def measured(name: str, folder: Path, resamples: int) -> None:
         "rows": network.rows,
         "facts": dict(board.facts),
         "refused": dict(board.refused),
+        "threads": torch.get_num_threads(),
         "seconds": perf_counter() - start,
     }
     (folder / f"{name}.json").write_text(json.dumps(about, indent=1))

@@ -69,15 +69,21 @@ def efficientnet() -> Network:
 
     network = whole()
     parts = list(network.batches())
-    layers = [f"_blocks.{block}._expand_conv" for block in (3, 8, 13)]
+    blocks = (3, 8, 13)
+    numbers = "|".join(str(block) for block in blocks)
     return Network(
         network.title, network.model, parts[::2], parts[1::2],
         f"{network.rows}, one half scored on, damage on the other",
-        [name for name in layers if name in network.model.layers],
+        [f"_blocks.{block}._expand_conv" for block in blocks],
+        {
+            "pattern": rf"_blocks\.({numbers})\._expand_conv$",
+            "per_layer": 24,
+            "fractions": (0.25, 0.5),
+        },
     )  # fmt: skip
 
 
-def smollm2(tokens: int = 32_768) -> Network:
+def smollm2(tokens: int = 16_384) -> Network:
     """SmolLM2-135M, the feed-forward units of four blocks, on encyclopaedia articles."""
     from projects.all_metrics.networks import smollm2 as whole
 
@@ -86,15 +92,17 @@ def smollm2(tokens: int = 32_768) -> Network:
     blocks = (0, 9, 18, 27)
     numbers = "|".join(str(block) for block in blocks)
     return Network(
-        "SmolLM2-135M", network.model, parts[: len(parts) // 2], parts[len(parts) // 2 :][:4],
-        f"scored on {tokens // 2:,} tokens, damage on the next 4 batches of 4 x 256",
+        "SmolLM2-135M", network.model, parts[: len(parts) // 2], parts[len(parts) // 2 :][:2],
+        f"scored on {tokens // 2:,} tokens, damage on the next 2 batches of 4 x 256",
         [f"model.layers.{block}.mlp.down_proj" for block in blocks],
         {
             "site": "input",
-            "pattern": rf"model\.layers\.({numbers})\.mlp\.(up|down)_proj$",
+            # Lenses of heads need a layer too, though none of their scores is of these units.
+            "pattern": rf"model\.layers\.({numbers})\.(mlp\.(up|down)_proj|self_attn\.o_proj)$",
             "unit": lambda name: re.sub(r"\.(up|down)_proj$", "", name),
             "options": {"token_classes": network.token_classes},
-            "fractions": (0.25, 0.5),
+            "per_layer": 12,
+            "fractions": (0.5,),
         },
     )  # fmt: skip
 

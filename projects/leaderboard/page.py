@@ -24,7 +24,8 @@ HEAD = """\
 
 Which score foretells what silencing a channel costs? Every metric lens that fits a network, against
 the measured rise in loss; how it is done and how to read it stands in
-[causal checks](causal-checks.md). Made by `python -m projects.leaderboard {names}`, one thread.
+[causal checks](causal-checks.md). Made by
+`python -m projects.leaderboard {names}`; threads stand with each network.
 
 *Spearman* is the mean over layers of the rank correlation with the measured damage of single
 channels, brackets are 95% bootstrap intervals over channels; *first in* is the share of resamples
@@ -32,7 +33,7 @@ in which the score is the best; *recall* is of the most damaging tenth; *curve* 
 loss while 0 to the largest fraction of every layer goes, lowest scores first, brackets over
 batches; *accuracy* the mean accuracy along the same curve; *s a batch* is the lens alone, its pass
 included. A score that has no direction of its own (0) is taken as it is: a negative correlation is
-then no mistake of the lens. All scores are in the CSV file beside each figure.
+then no mistake of the lens. All scores are in the CSV file named below each figure.
 """
 
 
@@ -45,7 +46,7 @@ def drawn(board: Leaderboard, name: str) -> Path:
     pyplot.close(figure)
     # A palette is as good to the eye, and half the size.
     Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
-    board.to_csv(path.with_suffix(".csv"))
+    board.to_csv(PAGE.parent / "data" / f"leaderboard-{name}.csv")
     return path
 
 
@@ -66,10 +67,17 @@ def _facts(about: dict[str, Any]) -> str:
     return (
         f"## {about['title']}\n\n{about['rows'].capitalize()}; "
         f"{facts['channels silenced one by one']} channels silenced one by one, "
-        f"{facts['evaluations']} evaluations. "
+        f"{facts['evaluations']} evaluations{_pace(about)}. "
         f"{len(about['refused'])} lenses are of other networks or give no score of single channels."
         f"{_sentence(facts.get('reliability', ''))}\n"
     )
+
+
+def _pace(about: dict[str, Any]) -> str:
+    if "threads" not in about:
+        return ""
+    minutes = max(1, round(about["seconds"] / 60))
+    return f", up to {minutes} min in all, threads: {about['threads']}"
 
 
 def _sentence(text: str) -> str:
@@ -78,7 +86,7 @@ def _sentence(text: str) -> str:
 
 def _figure(name: str, about: dict[str, Any]) -> str:
     alt = f"Correlation of every score with measured damage on {about['title']}"
-    csv = f"All scores: [leaderboard-{name}.csv](images/leaderboard-{name}.csv).\n"
+    csv = f"All scores: [leaderboard-{name}.csv](data/leaderboard-{name}.csv).\n"
     return f"![{alt}](images/leaderboard-{name}.png)\n\n{csv}"
 
 

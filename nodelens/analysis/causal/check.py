@@ -89,11 +89,13 @@ class CausalCheck(ABC):
         loss: Any = None,
         path: str | Path | None = None,
         progress: bool | Progress = True,
+        at_once: int = 16,
     ) -> CausalResult:
         """Return what the check finds on a model; see `measured_damage` for the options."""
         damage = measured_damage(
             model, batches, self.lesions,
             value=value, site=site, loss=loss, path=path, progress=progress,
+            at_once=at_once,
         )  # fmt: skip
         return self.conclude(damage)
 

@@ -11,6 +11,7 @@ import torch
 
 from nodelens.analysis.causal.lesions import INTACT, Damage, Lesion, as_channels
 from nodelens.analysis.causal.record import Record
+from nodelens.analysis.causal.singles import Singles, chunked
 from nodelens.errors import InvalidValueError, NodeLensError
 from nodelens.interventions import Evaluation, evaluate
 from nodelens.model.wrapper import ModelWrapper, wrap
@@ -29,17 +30,22 @@ def measured_damage(
     loss: Any = None,
     path: str | Path | None = None,
     progress: bool | Progress = True,
+    at_once: int = 16,
 ) -> Damage:
     """Return the loss of every batch under every lesion, and of the intact model.
 
-    Each lesion is one pass over all batches, which are held in memory; equal lesions are measured
-    once. With `path` every lesion is written there as soon as it is known, and a later call
-    measures only what is missing. `progress` is True for a bar, or a function of (evaluations
-    done, rows seen). `value`, `site` and `loss` are those of `nodelens.interventions.evaluate`.
+    Each lesion is one evaluation on all batches, which are held in memory; equal lesions are
+    measured once. Up to `at_once` single channels of a layer share a pass where the model keeps
+    rows apart and its outputs are small; the numbers are the same. With `path` every lesion is
+    written there as soon as it is known, and a later call measures only what is missing.
+    `progress` is True for a bar, or a function of (evaluations done, rows seen). `value`, `site`
+    and `loss` are those of `nodelens.interventions.evaluate`.
 
     Raises MergeError for a record of another model, other batches or another `site`,
-    InvalidValueError without a batch.
+    InvalidValueError without a batch or with `at_once` below 1.
     """
+    if at_once < 1:
+        raise InvalidValueError(f"at_once is {at_once!r}, expected 1 or more")
     wrapper = wrap(model)
     with torch.random.fork_rng(devices=[]):
         parts = list(batches)
@@ -52,14 +58,24 @@ def measured_damage(
     wanted = list(dict.fromkeys([INTACT, *lesions]))
     known = [which for which in wanted if which in record.found]
     missing = [which for which in wanted if which not in record.found]
+    together, singles = chunked(missing, at_once), Singles(wrapper, parts, options)
     rows = int(sum(intact["rows"]))
     seen = [rows * len(known)]
     for which in watched(
         known + missing, len(known), progress, lambda: seen[0], what="evaluations"
     ):
-        record.add(which, _cost(wrapper, parts, which, options))
+        if which not in record.found:
+            some = together.get(which, [which])
+            for one, cost in zip(some, _costs(singles, some, options), strict=True):
+                record.add(one, cost)
         seen[0] += rows
     return _gathered(record, wanted)
+
+
+def _costs(singles: Singles, some: Sequence[Lesion], options: Any) -> list[Any]:
+    if len(some) > 1:
+        return singles.cost(some, len(some))
+    return [_cost(singles.wrapper, singles.parts, some[0], options)]
 
 
 def _cost(wrapper: ModelWrapper, parts: Sequence[Any], which: Lesion, options: Any) -> Any:

@@ -1,0 +1,1 @@
+"""How scores of channels come about while a small network learns."""
