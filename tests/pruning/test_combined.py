@@ -13,7 +13,7 @@ from nodelens import Lens
 from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.metrics.formulas import supernodes as formulas
 from nodelens.pruning import get_pruning_strategy
-from nodelens.pruning.strategies.composite import kinds_of
+from nodelens.pruning.strategies.kinds import kinds_of
 from nodelens.testing.subjects import SUBJECTS, TOKENS, rows_of
 
 MODEL = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))

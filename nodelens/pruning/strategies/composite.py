@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nodelens.errors import InvalidValueError, ShapeError, nearest
+from nodelens.pruning.config import whole
 from nodelens.pruning.registry import register_strategy
+from nodelens.pruning.strategies.kinds import clustering, kinds_by
 from nodelens.pruning.strategies.roles import ROLES, ByRoles, Parts, unit
 
-__all__ = ["TYPES", "ClusterAware", "Composite", "Stratified", "kinds_of"]
+if TYPE_CHECKING:
+    from nodelens.analysis.clustering import MetricSpaceClustering
 
-TYPES = ("critical", "redundant", "synergistic", "background")
+__all__ = ["ClusterAware", "Composite", "Stratified"]
+
 _TIER = 10.0
 """Higher than any sum of normalised scores: units of one tier all come before those of another."""
 
@@ -95,8 +99,9 @@ class ClusterAware(ByRoles):
     """Normalised rq - redundancy + synergy, with critical channels last to go, redundant first.
 
     The part `protect` with the highest rq - redundancy of each layer is the last to go. With
-    `redundant_first` what is of the redundant kind goes first: `types` are `{layer: kinds}`, as a
-    clustering gives them, else `kinds_of`. `halo` `{layer: influence}` adds `halo_weight` times the
+    `redundant_first` what is of the redundant kind goes first. Kinds are those that
+    `MetricSpaceClustering(n_clusters, seed, type_mapping)` finds in the three scores of a layer,
+    but where `types` `{layer: kinds}` gives them. `halo` `{layer: influence}` adds `halo_weight` times the
     normalised influence. Each of `synergy_pairs` `{layer: [(i, j)]}` counts as the higher of the
     two, so that pairs stay together.
     """
@@ -105,6 +110,8 @@ class ClusterAware(ByRoles):
         "protect": 0.1,
         "redundant_first": True,
         "types": None,
+        "n_clusters": 4,
+        "type_mapping": "greedy",
         "halo": None,
         "halo_weight": 0.5,
         "synergy_pairs": None,
@@ -112,6 +119,8 @@ class ClusterAware(ByRoles):
     protect: float
     redundant_first: bool
     types: Mapping[str, Sequence[str]] | None
+    n_clusters: int
+    type_mapping: str
     halo: Mapping[str, Tensor] | None
     halo_weight: float
     synergy_pairs: Mapping[str, Sequence[tuple[int, int]]] | None
@@ -119,7 +128,12 @@ class ClusterAware(ByRoles):
     def _check(self) -> None:
         if isinstance(self.protect, bool) or not 0 <= self.protect < 1:
             raise InvalidValueError(f"protect is {self.protect!r}, expected 0 to below 1")
+        whole("n_clusters", self.n_clusters, 1)
+        self._clustering()
         super()._check()
+
+    def _clustering(self) -> MetricSpaceClustering:
+        return clustering(self.n_clusters, self.config.seed, self.type_mapping)
 
     def roles(self) -> tuple[str, ...]:
         return ("rq", "redundancy", "synergy")
@@ -136,45 +150,11 @@ class ClusterAware(ByRoles):
             _check_pair(i, j, len(score), name)
             score[[i, j]] = score[[i, j]].max()
         if self.redundant_first:
-            kinds = given_kinds(self.types, name, own)
+            kinds = kinds_by(self._clustering(), name, own, self.types)
             score = score - _TIER * torch.tensor([kind == "redundant" for kind in kinds])
         kept = torch.argsort(critical, descending=True, stable=True)
         score[kept[: int(self.protect * len(score))]] += 2 * _TIER
         return score
-
-
-def kinds_of(rq: Tensor, redundancy: Tensor, synergy: Tensor) -> list[str]:
-    """Return a kind for every channel where no clustering is given: a quarter of each.
-
-    Critical has the highest rq - redundancy; redundant the highest redundancy of the rest;
-    synergistic the highest synergy of what remains; the others are background.
-    """
-    kinds, quarter = ["background"] * len(rq), len(rq) // 4
-    left = torch.ones(len(rq), dtype=torch.bool)
-    for kind, score in (
-        ("critical", unit(rq) - unit(redundancy)),
-        ("redundant", unit(redundancy)),
-        ("synergistic", unit(synergy)),
-    ):
-        order = torch.argsort(score, descending=True, stable=True)
-        for channel in order[left[order]][:quarter].tolist():
-            kinds[channel], left[channel] = kind, False
-    return kinds
-
-
-def given_kinds(types: Mapping[str, Sequence[str]] | None, name: str, own: Parts) -> Sequence[str]:
-    """Return the kinds given for a layer, else those of `kinds_of`; each checked."""
-    if types is None or name not in types:
-        return kinds_of(own["rq"], own["redundancy"], own["synergy"])
-    if len(types[name]) != len(own["rq"]):
-        raise ShapeError(f"layer {name!r}: {len(types[name])} types for {len(own['rq'])} channels")
-    for kind in types[name]:
-        if kind not in TYPES:
-            raise InvalidValueError(
-                f"layer {name!r}: type {kind!r}{nearest(str(kind), TYPES)}, "
-                f"expected one of {', '.join(TYPES)}"
-            )
-    return types[name]
 
 
 def _sized(values: Any, score: Tensor, name: str, what: str) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from nodelens.errors import InvalidValueError, nearest
 from nodelens.metrics.formulas import zscore
 from nodelens.pruning.registry import register_strategy
-from nodelens.pruning.strategies.composite import given_kinds
+from nodelens.pruning.strategies.kinds import given_kinds
 from nodelens.pruning.strategies.roles import ROLES, ByRoles, Parts, unit
 
 __all__ = ["VARIANTS", "GeneralizedTaylor", "LossProxyOptimal", "ridge_scores"]
