@@ -48,22 +48,19 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def _measured(study: Study, condition: Condition) -> dict[str, Any]:
     silent = {name: mask for name, mask in condition.silent.items() if bool(mask.any())}
-    found = [
-        perplexity(
-            study.model,
-            block,
-            split="other articles",
-            channels=silent or None,
-            site="input",
-            value="zero" if condition.stand_in is None else condition.stand_in,
-            calibration=study.fingerprint,
-        )
-        for block in study.evaluation
-    ]
+    found = perplexity(
+        study.model,
+        study.evaluation,
+        split="other articles",
+        channels=silent or None,
+        site="input",
+        value="zero" if condition.stand_in is None else condition.stand_in,
+        calibration=study.fingerprint,
+    )
     return {
         "name": condition.name,
         "group": condition.group,
         "seed": condition.seed,
-        "silenced": sum(int(mask.sum()) for mask in silent.values()),
-        "losses": [one.loss for one in found],
+        "silenced": found.silenced,
+        "losses": found.block_losses,
     }

@@ -22,6 +22,9 @@ from nodelens.metrics.formulas.supernodes import (
 )
 from nodelens.pruning import get_pruning_strategy
 from nodelens.pruning.signals import core_first, core_moments
+from nodelens.pruning.strategies.reading import OfWeightStatistics
+from nodelens.pruning.units import prunable
+from nodelens.statistics.moments import Moments
 from projects.supernodes_scar.study import Study
 
 __all__ = ["PARTS", "Scores", "measure_scores"]
@@ -32,11 +35,11 @@ PARTS = 8
 Layers = dict[str, Tensor]
 Say = Callable[[str], None]
 
-_LENSES = {
+_LENSES: dict[str, tuple[str, dict[str, Any]]] = {
     "loss proxy": ("scar_loss_proxy", {}),
     "activation power": ("scar_activation_power", {}),
     "activation peak": ("activation_max", {"site": "input"}),
-    "mean": ("activation_mean", {"site": "input"}),
+    "mean": ("activation_mean", {"site": "input", "absolute": False}),
 }
 
 
@@ -103,9 +106,9 @@ def measure_scores(study: Study, folder: Path, say: Say = print) -> Scores:
     weights = [_rows(batches) for batches in _divided(study.calibration)]
     whole = {name: _joined(name, parts, weights) for name in _LENSES}
     down = {name: study.down(name) for name in study.layers}
+    whole |= {"Wanda": _rated(study, whole, "wanda"), "FLAP": _rated(study, whole, "flap")}
     found = Scores(whole, parts, study.settings.core, down)
-    for label, make in _others(study, found).items():
-        whole |= kept(label, make)
+    whole |= kept("redundancy", lambda: _redundancies(study, found))
     return found
 
 
@@ -117,16 +120,16 @@ def _lenses(study: Study, batches: Sequence[Any]) -> dict[str, Layers]:
     return {name: result.scores(label) for name, label in labels.items()}
 
 
-def _others(study: Study, found: Scores) -> dict[str, Callable[[], dict[str, Layers]]]:
-    def by(strategy: str) -> Layers:
-        made = get_pruning_strategy(strategy)
-        return made.scores(study.model, study.calibration, layers=study.layers)
-
-    return {
-        "redundancy": lambda: _redundancies(study, found),
-        "wanda": lambda: {"Wanda": by("wanda")},
-        "flap": lambda: {"FLAP": by("flap")},
-    }
+def _rated(study: Study, whole: dict[str, Layers], name: str) -> Layers:
+    """Return a strategy's scores from the moments of the units, which the lenses gave."""
+    strategy = get_pruning_strategy(name)
+    assert isinstance(strategy, OfWeightStatistics)
+    rows, units = _rows(study.calibration) * study.settings.block_size, {}
+    for layer, unit in prunable(study.model, study.layers).items():
+        mean, power = whole["mean"][layer], whole["activation power"][layer]
+        moments = Moments(rows, mean, rows * (power - mean.square()).clamp(min=0))
+        units[layer] = strategy.rate_units({layer: {"inputs": moments}}, study.model, unit)
+    return units
 
 
 def _redundancies(study: Study, found: Scores) -> dict[str, Layers]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,14 @@ class Settings:
 class Study:
     """A model, its feed-forward blocks by their down projections, and two parts of a text.
 
-    `calibration` are batches of four blocks, `evaluation` single blocks of other articles.
+    `calibration` are batches of four blocks, `evaluation` is one batch of blocks of other articles.
     """
 
     settings: Settings
     model: ModelWrapper
     layers: list[str]
     calibration: list[Batch]
-    evaluation: list[Batch]
+    evaluation: Batch
     articles: tuple[int, int]
 
     @classmethod
@@ -80,9 +81,9 @@ class Study:
         model.route(model.prepare_batch(calibration[0]))
         layers = [name for name, unit in prunable(model).items() if unit.site == "input"]
         used = min(len(scored), len(rows)), min(len(tested), len(held))
-        return cls(settings, model, layers, calibration, [_batch(row[None]) for row in held], used)
+        return cls(settings, model, layers, calibration, _batch(held), used)
 
-    @property
+    @cached_property
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the calibration blocks."""
         return Fingerprint.of(self.calibration)
