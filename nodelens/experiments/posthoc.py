@@ -22,8 +22,8 @@ from nodelens.experiments.stages.measure import write_tables
 __all__ = ["analyse", "opened", "rebuild_report", "saved_config"]
 
 _ORIGIN = "analysis_of"
-_MADE_BY = ("data", "network", "measure", "sensitivity")
-"""Stages whose tables an analysis starts from; weights stay where they are."""
+_TAKEN = ("results/", "analysis/", "figures/")
+"""Where the files lie that an analysis takes over from a run; weights stay where they are."""
 
 
 def saved_config(directory: str | Path) -> Config:
@@ -53,7 +53,8 @@ def analyse(directory: str | Path, output_dir: str | Path, *, progress: bool = F
     _check_measured(source, told)
     _check_apart(source, target)
     target.prepare()
-    stages = {name: told["stages"][name] for name in _MADE_BY if name in told["stages"]}
+    derived = {stage.name for stage in _derived(_config(source))}
+    stages = {name: entry for name, entry in told["stages"].items() if name not in derived}
     origin = {
         "experiment": told["experiment"],
         "scores": source.digest(SCORE_FILES[0]),
@@ -142,9 +143,9 @@ def _check_apart(source: RunFolder, target: RunFolder) -> None:
 def _copy(
     source: RunFolder, target: RunFolder, record: Record, stages: dict[str, dict[str, Any]]
 ) -> None:
-    """Take over the tables of `stages`, on record without a key: nothing can go on from them."""
+    """Take over what `stages` wrote, on record without a key: nothing can go on from them."""
     for name, entry in stages.items():
-        files = [file for file in entry["files"] if file.startswith("results/")]
+        files = [file for file in entry["files"] if file.startswith(_TAKEN)]
         for file in files:
             target.write_bytes(file, source.path(file).read_bytes())
         record.data["stages"][name] = {

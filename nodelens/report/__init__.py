@@ -2,6 +2,13 @@
 
 from nodelens.report.findings import Evidence, Findings, KeyNumber, find
 from nodelens.report.page import Figure, Page, Table, render_page
+from nodelens.report.sections import (
+    Section,
+    SectionFigure,
+    SectionNumber,
+    SectionTable,
+    section_file,
+)
 
 __all__ = [
     "Evidence",
@@ -9,7 +16,12 @@ __all__ = [
     "Findings",
     "KeyNumber",
     "Page",
+    "Section",
+    "SectionFigure",
+    "SectionNumber",
+    "SectionTable",
     "Table",
     "find",
     "render_page",
+    "section_file",
 ]

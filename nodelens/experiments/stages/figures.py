@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nodelens import figures
 from nodelens.configs import Config
 from nodelens.experiments.artifacts import FIGURES, RunResults
+from nodelens.experiments.drawing import save_figure as _save
 from nodelens.experiments.stage import Run, Stage
 
 if TYPE_CHECKING:
@@ -19,17 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FigureStage"]
 
-_METADATA: dict[str, dict[str, Any]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-}
-_STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "svg.hashsalt": "nodelens",
-    "svg.fonttype": "path",
-    "figure.constrained_layout.h_pad": 0.03,
-    "figure.constrained_layout.w_pad": 0.03,
-}
 _LONGEST = 80
 _MODES = {"low": "lowest first", "high": "highest first"}
 
@@ -39,7 +28,7 @@ class FigureStage(Stage):
 
     name = "figures"
     needs = ("data", "measure", "sensitivity", "analysis")
-    code = ("figures", "experiments/stages/figures.py")
+    code = ("figures", "experiments/drawing.py", "experiments/stages/figures.py")
     derived = True
 
     def settings(self, run: Run) -> Any:
@@ -123,24 +112,3 @@ def _slug(name: str) -> str:
         return name
     # Two names that differ in what a file name cannot have must not share a file.
     return f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _save(run: Run, file: str, draw: Callable[[], Axes]) -> int:
-    """Write a figure as PNG and SVG, the same bytes every time, and return its width in pixels."""
-    import matplotlib
-    from matplotlib import pyplot
-
-    with matplotlib.rc_context(_STYLE):
-        figure = draw().get_figure(root=True)
-        assert figure is not None
-        try:
-            # Laid out once: doing it again for the second format would give the same places.
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
-            for kind, metadata in _METADATA.items():
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
-                run.folder.write_bytes(f"{file}.{kind}", buffer.getvalue())
-            return round(96 * float(figure.get_size_inches()[0]))
-        finally:
-            pyplot.close(figure)

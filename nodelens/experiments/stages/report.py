@@ -12,6 +12,7 @@ from nodelens.configs.document import write_yaml
 from nodelens.experiments.artifacts import CHANNELS, FIGURES, REPORT, SCORES, RunResults
 from nodelens.experiments.folder import RunFolder
 from nodelens.experiments.language import shown_name
+from nodelens.experiments.sections import section_digests
 from nodelens.experiments.stage import Run, Stage
 from nodelens.figures.style import shown_unit
 from nodelens.report import Figure, Findings, Page, Table, render_page
@@ -27,11 +28,14 @@ class ReportStage(Stage):
 
     name = "report"
     needs = ("data", "network", "measure", "sensitivity", "analysis", "figures")
-    code = ("report", "figures/style.py", "experiments/stages/report.py")
+    code = ("report", "figures/style.py", "experiments/sections.py", "experiments/stages/report.py")
     derived = True
 
     def settings(self, run: Run) -> Any:
-        return {"experiment": run.config.experiment.model_dump(mode="json")}
+        return {
+            "experiment": run.config.experiment.model_dump(mode="json"),
+            "sections": section_digests(run.folder),
+        }
 
     def protocol(self, config: Config) -> str:
         return "Every number on the page is read from the files of this run."
