@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from matplotlib import pyplot
 
 from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.figures import plot_cluster_flow, plot_clusters, plot_halo
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    pyplot.close("all")
 
 
 def test_a_mark_for_every_channel_by_type():

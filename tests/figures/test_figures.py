@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot
 from matplotlib.collections import PolyCollection
 from matplotlib.patches import Rectangle, StepPatch
 
@@ -16,12 +15,7 @@ from nodelens.figures import (
     plot_score_histogram,
     plot_sensitivity,
 )
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    pyplot.close("all")
+from tests.figures.drawn import new_axes
 
 
 def curves() -> pd.DataFrame:
@@ -140,10 +134,9 @@ def test_a_correlation_that_is_not_square_is_refused():
 
 
 def test_a_figure_is_drawn_on_the_axes_given():
-    _, ax = pyplot.subplots()
+    ax = new_axes()
     assert plot_score_histogram({"fc": [1.0, 2.0]}, ax) is ax
     assert plot_sensitivity(curves(), ax) is ax
-    assert len(pyplot.get_fignums()) == 1
 
 
 def test_importing_figures_does_not_import_matplotlib():
