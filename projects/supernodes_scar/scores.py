@@ -134,8 +134,10 @@ def _rated(study: Study, whole: dict[str, Layers], name: str) -> Layers:
 
 def _redundancies(study: Study, found: Scores) -> dict[str, Layers]:
     """Return every unit's information with both cores, from one pass."""
-    both = {name: torch.unique(torch.cat([found.core[name], found.active[name]]))
-            for name in study.layers}
+    both = {
+        name: torch.unique(torch.cat([found.core[name], found.active[name]]))
+        for name in study.layers
+    }
     moments = core_moments(study.model, study.calibration, both)
     cores = {"redundancy": found.core, "redundancy to activations": found.active}
     return {

@@ -94,9 +94,7 @@ class Study:
         return weight
 
 
-def article_blocks(
-    documents: Sequence[Document], tokenizer: Any, size: int, count: int
-) -> Tensor:
+def article_blocks(documents: Sequence[Document], tokenizer: Any, size: int, count: int) -> Tensor:
     """Return blocks of tokens, `(count, size)`: the first of every article, then the second.
 
     So that as many articles as can be have a say, and blocks to test on are of different ones.
