@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    Strict,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, Strict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from nodelens.configs.document import OVERRIDE, Document, Path, dotted
+from nodelens.configs.sections.base import (
+    Amount,
+    Count,
+    Fraction,
+    NamedSection,
+    Names,
+    Section,
+    Seed,
+)
+from nodelens.configs.sections.supernode import SupernodeSection
 from nodelens.errors import ConfigError
 from nodelens.memory import as_bytes
 
@@ -43,26 +45,6 @@ EXPERIMENT_ALIASES = {
     "llm_supernode": "llm_alignment",
     "llm": "llm_alignment",
 }
-
-# Lists become tuples, so that a configuration cannot change under a running experiment.
-Names = Annotated[tuple[str, ...], Strict(False)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Amount = Annotated[float, Field(gt=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A part of a configuration: unknown keys are errors, types are not guessed, values stay."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-    )
 
 
 class ExperimentConfig(Section):
@@ -89,7 +71,7 @@ class ModelConfig(Section):
 
     name: str
     """`mlp` or `small_cnn`; a language model by packaged name, folder, GGUF file or hub name."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """a section of options of that architecture, or of loading a language model"""
     checkpoint: str | None = None
     """A safetensors file of trained weights; without it the network is trained."""
@@ -182,23 +164,11 @@ class CalibrationConfig(Section):
         return value
 
 
-class LensConfig(Section):
+class LensConfig(NamedSection):
     """A lens by its registry name; every other key is an option of that lens."""
-
-    model_config = ConfigDict(extra="allow")
 
     name: str
     """the registry name of a lens (`nodelens lenses` lists them)"""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return the keyword options of the lens."""
-        return dict(self.model_extra or {})
 
 
 class SensitivityConfig(Section):
@@ -249,6 +219,7 @@ class Config(Section):
     lenses: Annotated[tuple[LensConfig, ...], Strict(False), Field(min_length=1)]
     """a list of lenses, each a name or a section with a name and options"""
     sensitivity: SensitivityConfig | None = None
+    supernode: SupernodeSection | None = None
     output: OutputConfig
 
     _source: Document | None = PrivateAttr(default=None)
@@ -279,6 +250,7 @@ class Config(Section):
             return [
                 ("dataset.tokens", dataset.tokens is not None),
                 ("dataset.block_size", dataset.block_size is not None),
+                ("supernode", self.supernode is not None),
             ]
         return [
             ("model.checkpoint", model.checkpoint is not None),

@@ -11,6 +11,7 @@ from nodelens.experiments.stages.figures import FigureStage
 from nodelens.experiments.stages.language import LanguageModelStage, TextStage
 from nodelens.experiments.stages.measure import MeasureStage
 from nodelens.experiments.stages.report import ReportStage
+from nodelens.experiments.stages.supernodes import SupernodeStage
 
 __all__ = ["LLMAlignmentExperiment"]
 
@@ -26,6 +27,7 @@ class LLMAlignmentExperiment(Experiment):
             TextStage(),
             LanguageModelStage(),
             MeasureStage(),
+            *([SupernodeStage()] if self.config.supernode else []),
             AnalysisStage(),
             FigureStage(),
             ReportStage(),

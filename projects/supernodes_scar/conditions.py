@@ -14,7 +14,7 @@ from nodelens.pruning.masks import generator_for
 from projects.supernodes_scar.scores import Layers, Scores
 from projects.supernodes_scar.study import Study
 
-__all__ = ["AMOUNT", "Condition", "conditions"]
+__all__ = ["AMOUNT", "Condition", "conditions", "halos_and_matches"]
 
 AMOUNT = 0.5
 """Share of the units of every block that goes where orders are compared."""
@@ -39,7 +39,7 @@ def conditions(study: Study, scores: Scores) -> Iterator[Condition]:
     """Yield the dense model, what removes about a core, halos, and halves."""
     yield Condition("dense", "dense")
     yield from _removals(study, scores)
-    yield from _halos(study, scores)
+    yield from _halos(scores)
     yield from _halves(study, scores)
 
 
@@ -59,15 +59,20 @@ def _removals(study: Study, scores: Scores) -> Iterator[Condition]:
         yield Condition("random 1%, without the top", "removed", _masks(drawn, proxy), seed)
 
 
-def _halos(study: Study, scores: Scores) -> Iterator[Condition]:
-    """Yield the units that write where the core does, and others of like loss proxy."""
+def halos_and_matches(scores: Scores) -> tuple[Layers, Layers]:
+    """Return the units that write where the core does, and others of like loss proxy."""
     proxy = scores["loss proxy"]
     halos = {name: write_halo(scores.down[name], core)[0] for name, core in scores.core.items()}
     others = {
         name: matched_others(proxy[name], halo, scores.core[name]) for name, halo in halos.items()
     }
-    yield Condition("write-halo, 10%", "halo", _masks(halos, proxy))
-    yield Condition("matched others, 10%", "halo", _masks(others, proxy))
+    return halos, others
+
+
+def _halos(scores: Scores) -> Iterator[Condition]:
+    halos, others = halos_and_matches(scores)
+    yield Condition("write-halo, 10%", "halo", _masks(halos, scores["loss proxy"]))
+    yield Condition("matched others, 10%", "halo", _masks(others, scores["loss proxy"]))
 
 
 def _halves(study: Study, scores: Scores) -> Iterator[Condition]:

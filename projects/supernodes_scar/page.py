@@ -26,9 +26,9 @@ not for the method.
 
 *Method.* {model}, {layers} feed-forward blocks of {units:,} units. Units are scored on {tokens:,}
 tokens of {scored} articles; perplexity is taken on {tested} blocks of {size} tokens, one an article
-where there are as many, none of which was scored. Silenced units give zero; nothing is trained again
-and no weight is written. Intervals are 95%, from {draws} draws of the evaluation blocks (and of
-seeds, where there are several); two conditions are compared on the same drawn blocks. The rules
+where there are as many, none of which was scored. Silenced units give zero; nothing is trained
+again and no weight is written. Intervals are 95%, from {draws} draws of the evaluation blocks (and
+of seeds, where there are several); two conditions are compared on the same drawn blocks. The rules
 for each verdict are in `projects/supernodes_scar/claims.py` and look at the interval alone.
 
 ## What holds, and what does not
@@ -42,10 +42,10 @@ ratio of perplexities, with its interval.
 
 ## How much the top 1% hold
 
-Median {median:.1%} of the loss proxy over {layers} blocks, from {least:.1%} to {most:.1%}; an equal
-share would be {equal:.1%}. The largest single unit of a block holds up to {largest:.0%}. The same
-share of activation power is {power:.1%} in the median. With parts of the text drawn anew, the chosen
-units are the same by a Jaccard of {jaccard:.2f} in the median.
+Median {median:.1%} of the loss proxy over {layers} blocks, from {least:.1%} to {most:.1%}; an
+equal share would be {equal:.1%}. The largest single unit of a block holds up to {largest:.0%}. The
+same share of activation power is {power:.1%} in the median. With parts of the text drawn anew, the
+chosen units are the same by a Jaccard of {jaccard:.2f} in the median.
 
 ![Share of the loss proxy that the top units hold](images/supernode-concentration.png)
 ![Top 1% by depth](images/supernode-depth.png)
@@ -64,7 +64,8 @@ units; median over blocks, and range.
 ## What removing them costs
 
 1% of every block at once, and the tenth of a block that writes where the core does (write-halo)
-against as many others of like loss proxy. Dense: {dense}.
+against as many others of like loss proxy; the halo's loss proxy is {matched:.2f} times that of its
+matches in the median block, up to {worst:.2f}. Dense: {dense}.
 
 | removed | perplexity | times dense |
 |---|--:|--:|
@@ -129,7 +130,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 def _parts(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
     held, losses = tables["concentration"], tables["perplexity"]
     proxy = held["loss proxy, top 1%"]
-    by_group = {name: rows for name, rows in losses.groupby("group", sort=False)}
+    by_group = dict(iter(losses.groupby("group", sort=False)))
     dense = by_group["dense"].iloc[0]
     removed = pd.concat([by_group["removed"], by_group["halo"]])
     return {
@@ -145,6 +146,8 @@ def _parts(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
         "largest": held["largest unit"].max(),
         "power": held["activation power, top 1%"].median(),
         "jaccard": held["drawn anew, Jaccard"].median(),
+        "matched": held["halo over matched"].median(),
+        "worst": held["halo over matched"].max(),
         "overlap": "\n".join(_overlaps(tables["overlap"])),
         "dense": f"{dense['perplexity']:.1f} ({dense['low']:.1f} to {dense['high']:.1f})",
         "removed": "\n".join(map(_line, _sorted(removed))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def _joined(name: str, parts: Sequence[dict[str, Layers]], weights: Sequence[int
 def _divided(batches: Sequence[Any]) -> list[Sequence[Any]]:
     count = min(PARTS, len(batches))
     ends = [round(len(batches) * number / count) for number in range(count + 1)]
-    return [batches[start:stop] for start, stop in zip(ends, ends[1:], strict=False)]
+    return [batches[start:stop] for start, stop in pairwise(ends)]
 
 
 def _rows(batches: Sequence[Any]) -> int:

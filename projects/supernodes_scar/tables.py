@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from nodelens.analysis.causal.estimates import Estimate, interval
 from nodelens.analysis.supernodes import concentration, outlier_z, overlap, robustness
+from projects.supernodes_scar.conditions import halos_and_matches
 from projects.supernodes_scar.scores import Scores
 from projects.supernodes_scar.study import Study
 
@@ -21,6 +22,7 @@ _DRAWS = 4000
 def concentration_table(study: Study, scores: Scores) -> pd.DataFrame:
     """Return a row a block: what the top shares hold, and how sure the choice of the top 1% is."""
     rows = []
+    halos, others = halos_and_matches(scores)
     for layer in study.layers:
         proxy, power = scores["loss proxy"][layer], scores["activation power"][layer]
         held, active = concentration(proxy, SHARES), concentration(power, SHARES)
@@ -35,6 +37,7 @@ def concentration_table(study: Study, scores: Scores) -> pd.DataFrame:
                 **{f"activation power, top {share:.0%}": active[share] for share in SHARES},
                 "largest unit": float(proxy.max() / proxy.sum()),
                 "largest z": float(outlier_z(proxy).max()),
+                "halo over matched": float(proxy[halos[layer]].sum() / proxy[others[layer]].sum()),
                 "drawn anew, Jaccard": again.jaccard if again else np.nan,
             }
         )
