@@ -22,8 +22,10 @@ def json_schema() -> dict[str, Any]:
     schema = Config.model_json_schema()
     sections = schema["$defs"]
     sections["ExperimentConfig"]["properties"]["type"]["enum"] += list(EXPERIMENT_ALIASES)
-    lens = schema["properties"]["lenses"]["items"]
-    schema["properties"]["lenses"]["items"] = {"anyOf": [{"type": "string"}, lens]}
+    named_lists = (schema, "lenses"), (sections["PruningSection"], "strategies")
+    for section, key in named_lists:
+        entry = section["properties"][key]
+        entry["items"] = {"anyOf": [{"type": "string"}, entry["items"]]}
     for section in (schema, *sections.values()):
         named = section["properties"]
         section["properties"] = {name: _open(value) for name, value in named.items()}

@@ -15,6 +15,7 @@ from typing import Any
 
 from nodelens.configs.config_loader import parse_config, read_text
 from nodelens.configs.document import Document, Path, dotted, write_yaml
+from nodelens.configs.import_pruning import pruning_key, reason_left, strategies_of
 from nodelens.configs.schema import EXPERIMENT_ALIASES
 from nodelens.errors import ConfigError
 
@@ -53,7 +54,6 @@ _METRICS: dict[str, tuple[str, ...]] = {
 """Names of the dialect that are not those of the lenses."""
 _WHY = {
     "supernode": "supernodes are not part of a configuration yet",
-    "pruning": "pruning is not part of a configuration yet; see sensitivity for silencing",
     "clustering": "clustering is not part of a configuration yet",
     "halo_analysis": "halos are not part of a configuration yet",
     "cascade_analysis": "cascades are not part of a configuration yet",
@@ -148,6 +148,8 @@ class _Importer:
         special |= {"model.model_id": self._model, "dataset.name": self._dataset}
         if path[0] == "metrics":
             self._metric(path, value)
+        elif path[0] == "pruning":
+            self._pruning(path, value)
         elif key in special:
             special[key](path, value)
         elif key in self.renamed:
@@ -198,6 +200,26 @@ class _Importer:
         else:
             self._lens(name)[dotted(option)] = value
             self.found.mapped.append((dotted(path), f"lenses: {name}.{dotted(option)}"))
+
+    def _pruning(self, path: Path, value: Any) -> None:
+        """Take over the strategies that there are here, and the other keys where there is one."""
+        section, key = self.document.data["pruning"], dotted(path[1:])
+        strategies, left = strategies_of(section, language=self.family == _LANGUAGE)
+        if not strategies or not section.get("enabled", True):
+            why = "not enabled" if strategies else "the section names no strategy that is here"
+            self._leave(path, value, why)
+        elif key in ("algorithms", "scoring_methods"):
+            self._put(path, "pruning.strategies", strategies)
+            for where, name, why in left:
+                if where == key:
+                    self._leave(path, name, why)
+        elif (ours := pruning_key(key, value, section)) is not None:
+            self._put(path, *ours)
+        elif key == "fine_tune.enabled" and value:
+            self.found.mapped.append((dotted(path), "pruning.fine_tuning"))
+            self.found.data.setdefault("pruning", {}).setdefault("fine_tuning", {})
+        else:
+            self._leave(path, value, reason_left(key))
 
     def _lens(self, name: str) -> dict[str, Any]:
         lenses: list[dict[str, Any]] = self.found.data.setdefault("lenses", [])

@@ -21,6 +21,9 @@ from nodelens.configs.sections.base import (
     Seed,
 )
 from nodelens.configs.sections.supernode import SupernodeSection
+from nodelens.configs.sections.evaluation import EvaluationSection
+from nodelens.configs.sections.figures import FiguresConfig
+from nodelens.configs.sections.pruning import PruningSection
 from nodelens.errors import ConfigError
 from nodelens.memory import as_bytes
 
@@ -70,9 +73,10 @@ class ModelConfig(Section):
     """The network."""
 
     name: str
-    """`mlp` or `small_cnn`; a language model by packaged name, folder, GGUF file or hub name."""
+    """`mlp`, `small_cnn`, an import path `package.module:name`, a packaged, torchvision, timm or
+    hub name, or a folder; a language model by packaged name, folder, GGUF file or hub name."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """a section of options of that architecture, or of loading a language model"""
+    """a section of options of that architecture, or of loading a model"""
     checkpoint: str | None = None
     """A safetensors file of trained weights; without it the network is trained."""
     initial_checkpoint: str | None = None
@@ -83,9 +87,13 @@ class DatasetConfig(Section):
     """The data and how it is divided. The three parts share no sample."""
 
     name: str
-    """`digits` or `mnist`; a language model's text: `pydoc`, `encyclopaedia`, `news` or a file."""
+    """`digits`, `mnist`, `images`, `imagenet_photos`, or a Hugging Face data set by hub name or
+    saved folder; a language model's text: `pydoc`, `encyclopaedia`, `news`, a file, or such a data
+    set."""
     folder: str | None = None
-    """A folder with the IDX files of MNIST, as downloaded; without it, 5,000 packaged images."""
+    """The folder of `images`; of `mnist`, its IDX files, else 5,000 packaged images are taken."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """a section of options of reading images or a Hugging Face data set"""
     tokens: Count | None = None
     """Tokens of the text to read, all by default; for language models."""
     block_size: Count | None = None
@@ -111,8 +119,8 @@ class DatasetConfig(Section):
 class TrainingConfig(Section):
     """How the network is trained: Adam, learning rate falling to zero along a cosine."""
 
-    epochs: Count = 15
-    """Passes over the training rows."""
+    epochs: Annotated[int, Field(ge=0)] = 15
+    """Passes over the training rows; 0 takes the network as it comes."""
     batch_size: Count = 64
     """Rows in a training batch."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.003
@@ -220,6 +228,9 @@ class Config(Section):
     """a list of lenses, each a name or a section with a name and options"""
     sensitivity: SensitivityConfig | None = None
     supernode: SupernodeSection | None = None
+    figures: FiguresConfig = FiguresConfig()
+    pruning: PruningSection | None = None
+    evaluation: EvaluationSection | None = None
     output: OutputConfig
 
     _source: Document | None = PrivateAttr(default=None)
@@ -234,6 +245,12 @@ class Config(Section):
         """Return whether the network reads text."""
         return self.experiment.type == "llm_alignment"
 
+    @property
+    def is_trained_here(self) -> bool:
+        """Return whether the run trains the network, from weights that it draws."""
+        given = self.model.checkpoint is not None or self.training.epochs == 0
+        return not (given or self.is_language_model)
+
     @model_validator(mode="after")
     def _belongs_together(self) -> Config:
         """Refuse values that this family of experiments would not look at."""
@@ -246,11 +263,16 @@ class Config(Section):
 
     def _only_for_others(self) -> list[tuple[str, bool]]:
         model, dataset = self.model, self.dataset
+        judged = self.evaluation or EvaluationSection()
         if not self.is_language_model:
             return [
                 ("dataset.tokens", dataset.tokens is not None),
                 ("dataset.block_size", dataset.block_size is not None),
                 ("supernode", self.supernode is not None),
+                *(
+                    (f"evaluation.{key}", bool(getattr(judged, key)))
+                    for key in ("block_size", "stride", "tokens", "tasks", "task_limit")
+                ),
             ]
         return [
             ("model.checkpoint", model.checkpoint is not None),
@@ -258,6 +280,7 @@ class Config(Section):
             ("dataset.folder", dataset.folder is not None),
             ("training", self.training != TrainingConfig()),
             ("sensitivity", self.sensitivity is not None),
+            ("evaluation.rows", judged.rows is not None),
         ]
 
     def __eq__(self, other: object) -> bool:

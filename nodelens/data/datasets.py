@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
+from nodelens.data.hub import hub_images, is_hub_name
 from nodelens.data.idx import read_mnist
+from nodelens.data.images import ImageOptions, packaged_photos, read_images
 from nodelens.data.share import Share
-from nodelens.errors import InvalidValueError, UnknownNameError, nearest
+from nodelens.errors import InvalidValueError, UnknownNameError, UnknownOptionError, nearest
 
-__all__ = ["ImageDataset", "dataset_names", "load_dataset", "loader"]
+__all__ = ["ImageDataset", "dataset_names", "load_dataset", "loader", "strata"]
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,24 @@ def dataset_names() -> list[str]:
     """Return the names that :func:`load_dataset` knows, sorted.
 
     >>> dataset_names()
-    ['digits', 'mnist']
+    ['digits', 'imagenet_photos', 'images', 'mnist']
     """
-    return sorted(_SOURCES)
+    return sorted([*_SOURCES, *_FILES])
 
 
 def load_dataset(
-    name: str, seed: int = 0, test_fraction: float = 0.2, folder: str | Path | None = None
+    name: str,
+    seed: int = 0,
+    test_fraction: float = 0.2,
+    folder: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> ImageDataset:
     """Return the data set called `name`, split into train and test by `seed`, classes balanced.
 
     `folder` holds the four IDX files of MNIST proper, gzipped or not, or has them under `MNIST/raw`
-    as torchvision leaves them; without it `mnist` is the 5,000 images that come in a package.
+    as torchvision leaves them; without it `mnist` is the 5,000 images that come in a package. That
+    of `images` holds a folder a class. A folder or `owner/name` is a Hugging Face data set, whose
+    own test split is taken where it has one. `options` are of reading images: see ImageOptions.
 
     The same seed and fraction give the same split on every machine.
 
@@ -60,25 +69,43 @@ def load_dataset(
         UnknownNameError: no such data set.
         InvalidValueError: a fraction outside `(0, 1)`, a data set that is not installed, or a
             folder without its files.
+        UnknownOptionError: an option that the data set does not have.
     """
-    if name not in _SOURCES:
+    hub = name not in dataset_names() and is_hub_name(name)
+    if name not in dataset_names() and not hub:
         raise UnknownNameError(
-            f"no data set {name!r}{nearest(name, _SOURCES)}; there are {', '.join(_SOURCES)}"
+            f"no data set {name!r}{nearest(name, dataset_names())}; there are"
+            f" {', '.join(dataset_names())}, folders and owner/name on the hub"
         )
     if not 0 < test_fraction < 1:
         raise InvalidValueError(f"test_fraction is {test_fraction}, expected between 0 and 1")
-    if folder is not None and name != "mnist":
+    if folder is not None and name not in ("mnist", "images"):
         raise InvalidValueError(f"{name!r} is read from a package, expected no folder")
-    images, labels, note = _SOURCES[name]() if folder is None else read_mnist(Path(folder))
-    train, test = _split(images, labels, seed, test_fraction)
+    held = None
+    if hub:
+        (images, labels), held, note = hub_images(name, options or {}, seed)
+    elif name in _FILES:
+        images, labels, note = _FILES[name](folder, ImageOptions.of(options or {}), seed)
+    else:
+        images, labels, note = _builtin(name, folder, options or {})
+    if held is None:
+        train, test = _split(images, labels, seed, test_fraction)
+    else:
+        train, test = TensorDataset(images, labels), TensorDataset(*held)
     return ImageDataset(
-        name=name,
+        name=Path(name).name,
         train=train,
         test=test,
-        classes=int(labels.max()) + 1,
+        classes=int(max(part.tensors[1].max() for part in (train, test))) + 1,
         shape=tuple(images.shape[1:]),
         note=note,
     )
+
+
+def strata(labels: Tensor) -> np.ndarray | None:
+    """Return the classes to balance parts by; None where one has a single row."""
+    counts = torch.bincount(labels)
+    return None if int(counts[counts > 0].min()) < 2 else labels.numpy()
 
 
 def loader(
@@ -97,6 +124,28 @@ def loader(
         batch_sampler=(share or Share()).of(batches),
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def _builtin(
+    name: str, folder: str | Path | None, options: Mapping[str, Any]
+) -> tuple[Tensor, Tensor, str]:
+    for option in options:
+        raise UnknownOptionError(f"{name!r} is read as it is: it has no option {option!r}")
+    return _SOURCES[name]() if folder is None else read_mnist(Path(folder))
+
+
+def _images(
+    folder: str | Path | None, options: ImageOptions, seed: int
+) -> tuple[Tensor, Tensor, str]:
+    if folder is None:
+        raise InvalidValueError("data set 'images' is read from a folder, and none was given")
+    return read_images(Path(folder).expanduser(), options, seed)
+
+
+def _photos(
+    folder: str | Path | None, options: ImageOptions, seed: int
+) -> tuple[Tensor, Tensor, str]:
+    return read_images(packaged_photos(), options, seed)
 
 
 def _digits() -> tuple[Tensor, Tensor, str]:
@@ -137,10 +186,14 @@ def _split(
         np.arange(len(labels)),
         test_size=test_fraction,
         random_state=seed,
-        stratify=labels.numpy(),
+        stratify=strata(labels),
     )
     train, test = (TensorDataset(images[rows], labels[rows]) for rows in parts)
     return train, test
 
 
 _SOURCES: dict[str, Callable[[], tuple[Tensor, Tensor, str]]] = {"digits": _digits, "mnist": _mnist}
+_FILES: dict[str, Callable[[str | Path | None, ImageOptions, int], tuple[Tensor, Tensor, str]]] = {
+    "images": _images,
+    "imagenet_photos": _photos,
+}

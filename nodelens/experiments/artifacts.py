@@ -25,12 +25,18 @@ STATE = "results/state.safetensors"
 SCORES_TABLE = "results/scores.csv"
 CHANNELS = "results/channels.csv"
 SENSITIVITY = "results/sensitivity.csv"
+PRUNING = "results/pruning.csv"
+PRUNING_PROTOCOL = "results/pruning.json"
+EVALUATION = "results/evaluation.json"
+SHRUNK = "shrunk"
 LAYER_MEANS = "analysis/layer_means.csv"
 LAYER_RANKS = "analysis/layer_ranks.csv"
 RANK_CORRELATION = "analysis/rank_correlation.csv"
 FINDINGS = "analysis/findings.json"
 FIGURES = "figures/figures.json"
 REPORT = "report.html"
+REPORT_MARKDOWN = "report.md"
+REPORT_JSON = "report.json"
 
 
 class RunResults:
@@ -66,6 +72,11 @@ class RunResults:
     def sensitivity(self) -> pd.DataFrame | None:
         """Return accuracy and loss by order and amount silenced, None when not measured."""
         return self.folder.read_table(SENSITIVITY) if self.folder.has(SENSITIVITY) else None
+
+    @cached_property
+    def pruning(self) -> pd.DataFrame | None:
+        """Return what each pruned network is worth, a row each, None when nothing was pruned."""
+        return self.folder.read_table(PRUNING) if self.folder.has(PRUNING) else None
 
     @cached_property
     def rank_correlation(self) -> pd.DataFrame:

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from nodelens.configs import Config
+from nodelens.figures.save import figure_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from nodelens.experiments.stage import Run
 
-__all__ = ["save_figure"]
+__all__ = ["formats_of", "save_figure"]
 
-_METADATA: dict[str, dict[str, Any]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-}
+_DPI = 200
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
-    "svg.hashsalt": "nodelens",
-    "svg.fonttype": "path",
     "figure.constrained_layout.h_pad": 0.03,
     "figure.constrained_layout.w_pad": 0.03,
 }
 
 
+def formats_of(config: Config) -> list[str]:
+    """Return the formats that figures are written in: those asked for, and SVG for the report."""
+    return list(dict.fromkeys([*config.figures.formats, "svg"]))
+
+
 def save_figure(run: Run, file: str, draw: Callable[[], Axes]) -> int:
-    """Write the figure that `draw()` makes as PNG and SVG; return its width in CSS pixels.
+    """Write the figure that `draw()` makes in every format; return its width in CSS pixels.
 
     `file` is a name in the run directory without suffix, such as `figures/depth`.
     """
@@ -38,13 +40,13 @@ def save_figure(run: Run, file: str, draw: Callable[[], Axes]) -> int:
         figure = draw().get_figure(root=True)
         assert figure is not None
         try:
-            # Laid out once: doing it again for the second format would give the same places.
+            # Laid out once, as dense as it is saved: letters are wider there than at fewer dots.
+            figure.set_dpi(_DPI)
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
-            for kind, metadata in _METADATA.items():
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
-                run.folder.write_bytes(f"{file}.{kind}", buffer.getvalue())
+            for kind in formats_of(run.config):
+                run.folder.write_bytes(f"{file}.{kind}", figure_bytes(figure, kind, _DPI))
             return round(96 * float(figure.get_size_inches()[0]))
         finally:
+            # A figure made at a prompt is pyplot's.
             pyplot.close(figure)

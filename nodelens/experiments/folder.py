@@ -130,7 +130,7 @@ class RunFolder:
         options: dict[str, Any] = {
             **exact,
             # A layer may be called "0" or "NA": names stay text, only an empty cell is missing.
-            "dtype": {"layer": str, "score": str, "mode": str},
+            "dtype": dict.fromkeys(("layer", "score", "strategy", "mode"), str),
             "keep_default_na": False,
             "na_values": [""],
         }

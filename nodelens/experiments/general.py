@@ -11,6 +11,7 @@ from nodelens.experiments.stages.data import DataStage
 from nodelens.experiments.stages.figures import FigureStage
 from nodelens.experiments.stages.measure import MeasureStage
 from nodelens.experiments.stages.network import NetworkStage
+from nodelens.experiments.stages.pruning import pruning_stages
 from nodelens.experiments.stages.report import ReportStage
 from nodelens.experiments.stages.sensitivity import SensitivityStage
 
@@ -23,13 +24,14 @@ class GeneralAlignmentExperiment(Experiment):
     type = "general_alignment"
 
     def stages(self) -> Sequence[Stage]:
-        """Return the stages; without a `sensitivity` section nothing is silenced."""
+        """Return the stages; nothing is silenced or pruned without a section that asks for it."""
         tested = [SensitivityStage()] if self.config.sensitivity is not None else []
         return [
             DataStage(),
             NetworkStage(),
             MeasureStage(),
             *tested,
+            *pruning_stages(self.config),
             AnalysisStage(),
             FigureStage(),
             ReportStage(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,28 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from nodelens.configs import Config
+from nodelens.data.hub import hub_texts, is_hub_name
 from nodelens.data.text import Document, load_text, text_names, token_blocks
-from nodelens.errors import InvalidValueError, NodeLensError, UnknownNameError, nearest
+from nodelens.errors import (
+    InvalidValueError,
+    NodeLensError,
+    TooFewRowsError,
+    UnknownNameError,
+    nearest,
+)
 from nodelens.experiments.splits import Splits
 from nodelens.model.loading import load_model, load_tokenizer
 from nodelens.model.packaged import packaged_model, packaged_names
 
-__all__ = ["BLOCK_SIZE", "Blocks", "load_language_model", "load_text_splits", "shown_name"]
+__all__ = [
+    "BLOCK_SIZE",
+    "Blocks",
+    "load_language_model",
+    "load_text_splits",
+    "loading_options",
+    "shown_name",
+    "tokenizer_of",
+]
 
 BLOCK_SIZE = 256
 """Tokens in a block where the configuration does not say."""
@@ -36,7 +52,7 @@ def load_language_model(config: Config) -> nn.Module:
 
     Raises ConfigError, with file and line, when there is none.
     """
-    options = {"dtype": "float32", **_options(config)}
+    options = {"dtype": "float32", **loading_options(config)}
     try:
         model = load_model(_source(config), **options)
     except (NodeLensError, TypeError) as error:
@@ -55,14 +71,13 @@ def load_text_splits(config: Config) -> Splits:
     """
     dataset = config.dataset
     size = dataset.block_size or BLOCK_SIZE
-    tokenizer = _tokenizer(config)
-    count = None if dataset.tokens is None else dataset.tokens // size
+    tokenizer = tokenizer_of(config)
     try:
-        blocks = token_blocks(_documents(config), tokenizer, size, count)["input_ids"]
-    except InvalidValueError as error:
+        parts = _parts(config, tokenizer, size)
+    except (InvalidValueError, TooFewRowsError) as error:
         raise config.error(("dataset", "tokens"), str(error)) from error
-    parts = blocks.split(_lengths(config, len(blocks)))
     train, validation, test = (Blocks(part) for part in parts)
+    blocks = torch.cat(parts)
     rows = config.calibration.rows
     if rows is not None and rows > len(train):
         raise config.error(
@@ -96,7 +111,8 @@ def _source(config: Config) -> str:
         raise config.error(("model", "name"), str(error)) from error
 
 
-def _options(config: Config) -> dict[str, Any]:
+def loading_options(config: Config) -> dict[str, Any]:
+    """Return `model.options`; ConfigError where a file asks for remote code."""
     key = "trust_remote_code"
     path = ("model", "options", key)
     if config.model.options.get(key) and not config.is_overridden(path):
@@ -106,14 +122,50 @@ def _options(config: Config) -> dict[str, Any]:
     return dict(config.model.options)
 
 
-def _tokenizer(config: Config) -> Any:
+def tokenizer_of(config: Config) -> Any:
+    """Return the tokenizer that comes with the model; ConfigError when there is none."""
     try:
-        tokenizer = load_tokenizer(_source(config), **_options(config))
+        tokenizer = load_tokenizer(_source(config), **loading_options(config))
     except (NodeLensError, TypeError) as error:
         raise config.error(("model", "name"), str(error)) from error
     if tokenizer is None:
         raise config.error(("model", "name"), f"{config.model.name!r} comes without a tokenizer")
     return tokenizer
+
+
+def _parts(config: Config, tokenizer: Any, size: int) -> list[Tensor]:
+    """Return the blocks of training, validation and test; a hub's data set has splits of its own.
+
+    Of its test split, no more is read than the evaluation looks at.
+    """
+    dataset = config.dataset
+    count = None if dataset.tokens is None else dataset.tokens // size
+    name = dataset.name
+    if name in text_names() or not is_hub_name(name):
+        blocks = token_blocks(_documents(config), tokenizer, size, count)["input_ids"]
+        return list(blocks.split(_lengths(config, len(blocks))))
+    asked = config.evaluation.tokens if config.evaluation is not None else None
+    wanted = None if asked is None else -(-asked // size)
+    blocks, test = (
+        token_blocks(_split(config, split), tokenizer, size, most)["input_ids"]
+        for split, most in (("train", count), ("test", wanted))
+    )
+    held = max(1, round(dataset.validation_fraction * len(blocks)))
+    if held >= len(blocks):
+        raise TooFewRowsError(f"{len(blocks)} training blocks, expected two or more")
+    return [blocks[:-held], blocks[-held:], test]
+
+
+def _split(config: Config, split: str) -> Iterator[Document]:
+    """Yield the documents of a split of a Hugging Face data set, under the name it has there."""
+    options = dict(config.dataset.options)
+    names = {part: str(options.pop(part, part)) for part in ("train", "test")}
+    try:
+        yield from hub_texts(config.dataset.name, names[split], **options)
+    except TypeError as error:
+        raise config.error(("dataset", "options"), str(error)) from error
+    except (NodeLensError, OSError) as error:
+        raise config.error(("dataset", "name"), str(error)) from error
 
 
 def _documents(config: Config) -> list[Document]:

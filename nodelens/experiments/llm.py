@@ -10,6 +10,7 @@ from nodelens.experiments.stages.analysis import AnalysisStage
 from nodelens.experiments.stages.figures import FigureStage
 from nodelens.experiments.stages.language import LanguageModelStage, TextStage
 from nodelens.experiments.stages.measure import MeasureStage
+from nodelens.experiments.stages.pruning import pruning_stages
 from nodelens.experiments.stages.report import ReportStage
 from nodelens.experiments.stages.supernodes import SupernodeStage
 
@@ -28,6 +29,7 @@ class LLMAlignmentExperiment(Experiment):
             LanguageModelStage(),
             MeasureStage(),
             *([SupernodeStage()] if self.config.supernode else []),
+            *pruning_stages(self.config),
             AnalysisStage(),
             FigureStage(),
             ReportStage(),

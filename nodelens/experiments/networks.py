@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from nodelens.configs import Config
 from nodelens.errors import NodeLensError, OutputError, UnknownNameError
 from nodelens.experiments.folder import RunFolder
-from nodelens.experiments.language import load_language_model
+from nodelens.experiments.language import load_language_model, loading_options
 from nodelens.experiments.splits import Splits
 from nodelens.files import load_tensors
-from nodelens.model.architectures import build_model
+from nodelens.model.vision import vision_model
 
 __all__ = ["INITIAL", "TRAINED", "build_network", "load_network", "read_weights", "stored_weights"]
 
@@ -30,12 +30,14 @@ def build_network(config: Config, splits: Splits) -> nn.Module:
     """
     if config.is_language_model:
         return load_language_model(config)
-    options = {"seed": config.experiment.seed, **config.model.options}
+    options = {"seed": config.experiment.seed, **loading_options(config)}
     try:
-        return build_model(config.model.name, shape=splits.shape, classes=splits.classes, **options)
-    except UnknownNameError as error:
+        return vision_model(
+            config.model.name, shape=splits.shape, classes=splits.classes, **options
+        )
+    except (UnknownNameError, OutputError) as error:
         raise config.error(("model", "name"), str(error)) from error
-    except (NodeLensError, TypeError) as error:
+    except (NodeLensError, TypeError, ValueError, RuntimeError) as error:
         raise config.error(("model", "options"), str(error)) from error
 
 

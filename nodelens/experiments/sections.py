@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from nodelens.experiments.folder import PROVENANCE, RunFolder
-from nodelens.report.sections import Section, section_file
+import re
+from typing import TYPE_CHECKING
 
-__all__ = ["read_sections", "section_digests"]
+from nodelens.errors import OutputError
+from nodelens.experiments.folder import PROVENANCE, RunFolder
+from nodelens.report import Figure, Part
+from nodelens.report.data import table_of
+from nodelens.report.sections import Section, SectionFigure, section_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["read_sections", "section_digests", "shown_sections", "with_sections"]
 
 
 def read_sections(folder: RunFolder) -> dict[str, Section]:
@@ -30,3 +39,67 @@ def section_digests(folder: RunFolder) -> dict[str, str]:
         names += [f"{figure.file}{kind}" for figure in section.figures for kind in (".svg", ".png")]
     digests = {name: folder.digest(name) for name in names}
     return {name: digest for name, digest in digests.items() if digest is not None}
+
+
+def shown_sections(folder: RunFolder) -> list[Part]:
+    """Return the sections with their tables and figures read in, ready for the page.
+
+    Raises OutputError for a file that a section names and the run does not have.
+    """
+    return [
+        Part(
+            anchor="part-" + re.sub(r"[^A-Za-z0-9_-]", "-", stage),
+            title=section.title,
+            sentence=section.sentence,
+            answers=section.answers,
+            findings=section.findings,
+            numbers=[(number.value, number.label, number.note) for number in section.numbers],
+            tables=[
+                table_of(folder.read_table(table.file), **table.model_dump())
+                for table in section.tables
+            ],
+            figures=[_figure(folder, figure) for figure in section.figures],
+            how=section.how,
+        )
+        for stage, section in read_sections(folder).items()
+    ]
+
+
+def with_sections(channels: pd.DataFrame, folder: RunFolder) -> pd.DataFrame:
+    """Return the table of channels with the columns that sections add to it.
+
+    Raises OutputError for a table that has no `layer` and `channel`, or a channel twice.
+    """
+    place = ["layer", "channel"]
+    for section in read_sections(folder).values():
+        if section.channels is None:
+            continue
+        table = folder.read_table(section.channels)
+        if not set(place) <= set(table) or table.duplicated(place).any():
+            raise OutputError(
+                f"{section.channels!r} of section {section.title!r}: expected columns 'layer' and"
+                f" 'channel', each channel once; got columns {', '.join(map(str, table))}"
+            )
+        known = [name for name in table if name in place or name not in channels]
+        channels = channels.merge(table[known], on=place, how="left", validate="m:1")
+    return channels
+
+
+def _figure(folder: RunFolder, figure: SectionFigure) -> Figure:
+    kinds = {".svg": "image/svg+xml", ".png": "image/png"}
+    there = [suffix for suffix in kinds if folder.has(figure.file + suffix)]
+    if not there:
+        raise OutputError(
+            f"a section names the figure {figure.file!r}, but the run has neither"
+            f" {figure.file + '.svg'!r} nor {figure.file + '.png'!r}"
+        )
+    picture = folder.path(figure.file + there[0]).read_bytes()
+    return Figure(
+        name=figure.file,
+        picture=picture,
+        alt=figure.alt,
+        width=figure.width,
+        caption=figure.caption,
+        file=figure.file,
+        kind=kinds[there[0]],
+    )

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nodelens.configs import Config
 from nodelens.data import Share
-from nodelens.data.datasets import ImageDataset, load_dataset, loader
-from nodelens.errors import NodeLensError
+from nodelens.data.datasets import ImageDataset, load_dataset, loader, strata
+from nodelens.errors import NodeLensError, UnknownOptionError
 from nodelens.experiments.provenance import fingerprint
 
 __all__ = ["Splits", "load_splits"]
@@ -68,9 +68,10 @@ def load_splits(config: Config) -> Splits:
     dataset = config.dataset
     try:
         seed, folder = config.experiment.seed, dataset.folder
-        found = load_dataset(dataset.name, seed, dataset.test_fraction, folder)
+        found = load_dataset(dataset.name, seed, dataset.test_fraction, folder, dataset.options)
     except NodeLensError as error:
-        key = "name" if folder is None else "folder"
+        wrong = "options" if isinstance(error, UnknownOptionError) else "name"
+        key = wrong if folder is None else "folder"
         raise config.error(("dataset", key), str(error)) from error
     train, validation = _hold_out(found, config)
     rows = config.calibration.rows
@@ -103,7 +104,7 @@ def _hold_out(found: ImageDataset, config: Config) -> tuple[TensorDataset, Tenso
             np.arange(len(found.train)),
             test_size=wanted,
             random_state=config.experiment.seed,
-            stratify=found.train.tensors[1].numpy(),
+            stratify=strata(found.train.tensors[1]),
         )
     except ValueError as error:
         raise config.error(("dataset", "validation_fraction"), str(error)) from error

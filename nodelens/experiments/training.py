@@ -11,6 +11,7 @@ from torch.utils.data import TensorDataset
 
 from nodelens.configs import TrainingConfig
 from nodelens.errors import NonFiniteError
+from nodelens.model.logits import logits_of
 
 __all__ = ["Epoch", "accuracy", "train"]
 
@@ -68,7 +69,7 @@ def accuracy(model: nn.Module, rows: TensorDataset, batch_size: int = 1024) -> f
     inputs, classes = rows.tensors
     with torch.inference_mode():
         for x, y in zip(inputs.split(batch_size), classes.split(batch_size), strict=True):
-            right += int((model(x.to(device)).argmax(-1).cpu() == y).sum())
+            right += int((logits_of(model(x.to(device))).argmax(-1).cpu() == y).sum())
     return right / len(rows)
 
 
@@ -78,7 +79,7 @@ def _step(
     device = next(model.parameters()).device
     inputs, classes = (tensor[chosen].to(device) for tensor in rows.tensors)
     optimiser.zero_grad(set_to_none=True)
-    loss = nn.functional.cross_entropy(model(inputs), classes)
+    loss = nn.functional.cross_entropy(logits_of(model(inputs)), classes)
     loss.backward()
     optimiser.step()
     return float(loss.detach())

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nodelens.errors import InvalidValueError
-from nodelens.figures.layers import MANY, short_names
+from nodelens.figures.layers import MANY, depth_bar, short_names
 from nodelens.figures.style import (
     COLOURS,
     CONTROL,
-    DEPTH,
     GREY,
     SINGLE,
     TEXT,
@@ -90,9 +89,6 @@ def _draw_few(ax: Axes, curves: dict[str, Array]) -> None:
 
 
 def _draw_many(ax: Axes, curves: dict[str, Array], grid: Array) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap, Normalize
-
     shades = depth_colours(len(curves))
     for held, colour in zip(curves.values(), shades, strict=True):
         places = _places(len(held) - 1)
@@ -100,13 +96,7 @@ def _draw_many(ax: Axes, curves: dict[str, Array], grid: Array) -> None:
     between = [np.interp(grid, np.linspace(0, 1, len(held)), held) for held in curves.values()]
     median = np.median(between, axis=0)
     ax.plot(grid, median, color=TEXT, linewidth=1.6, label=f"median of {len(curves)} layers")
-    figure = ax.get_figure()
-    assert figure is not None
-    scale = ScalarMappable(Normalize(1, len(curves)), ListedColormap(shades, DEPTH))
-    bar = figure.colorbar(scale, ax=ax, ticks=[1, len(curves)], aspect=24, pad=0.02)
-    bar.set_label("layer, first to last", fontsize=7.5, color=TEXT, labelpad=-4)
-    bar.ax.tick_params(labelsize=7.5, length=2, colors=TEXT)
-    bar.outline.set_visible(False)
+    depth_bar(ax, len(curves))
 
 
 def _places(units: int) -> Any:

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nodelens.errors import InvalidValueError
-from nodelens.figures.style import COLOURS, GREY, MARKERS, TEXT, paper_axes, quiet
+from nodelens.figures.style import (
+    COLOURS,
+    CONTROL,
+    GREY,
+    MARKERS,
+    SINGLE,
+    label_axes,
+    legend_above,
+    legend_height,
+    paper_axes,
+    quiet,
+)
+from nodelens.figures.values import table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,12 +39,8 @@ def plot_sensitivity(
 
     Raises InvalidValueError for a missing column.
     """
-    for column in _COLUMNS:
-        if column not in curves.columns:
-            raise InvalidValueError(
-                f"the table has no column {column!r}, expected {', '.join(_COLUMNS)}"
-            )
-    ax = paper_axes(ax, 3.5, 3.2)
+    curves = table_of(curves, _COLUMNS)
+    ax = paper_axes(ax, SINGLE, 2.3 + legend_height(_labels(curves), SINGLE))
     by_chance = curves[curves["score"] == "random"]
     if len(by_chance):
         _draw_random(ax, by_chance)
@@ -48,12 +55,18 @@ def plot_sensitivity(
     return ax
 
 
+def _labels(curves: pd.DataFrame) -> list[str]:
+    """About what the legend will say, for its height."""
+    orders = curves[["score", "mode"]].drop_duplicates()
+    return [f"{score}, {mode} first" for score, mode in orders.itertuples(index=False)]
+
+
 def _draw_random(ax: Axes, rows: pd.DataFrame) -> None:
     band = rows.groupby("amount")["accuracy"].agg(["min", "mean", "max"])
     ax.fill_between(band.index, band["min"], band["max"], color=GREY, alpha=0.28, linewidth=0)
     seeds = rows["seed"].nunique()
     label = f"random ({seeds} seed{'s' if seeds > 1 else ''})"
-    ax.plot(band.index, band["mean"], color="#5c626c", linewidth=1.4, label=label)
+    ax.plot(band.index, band["mean"], color=CONTROL, linewidth=1.4, label=label)
 
 
 def _draw_order(ax: Axes, number: int, label: str, mode: object, line: pd.DataFrame) -> None:
@@ -80,16 +93,6 @@ def _label(ax: Axes) -> None:
         axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     ax.set_ylim(0, 1)
     ax.set_xlim(left=0)
-    ax.set_xlabel("channels silenced, in every hidden layer", fontsize=8, color=TEXT)
-    ax.set_ylabel("accuracy", fontsize=8, color=TEXT)
-    columns = 1 if len(ax.get_lines()) < 3 else 2
-    ax.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.46, -0.16),
-        ncols=columns,
-        fontsize=7,
-        frameon=False,
-        handlelength=2.2,
-        columnspacing=1.2,
-    )
+    label_axes(ax, "channels silenced, in every hidden layer", "accuracy")
+    legend_above(ax)
     quiet(ax, grid="y")

@@ -42,7 +42,8 @@ def plot_depth(
     each layer as a line, on bands of the middle half and the middle 90% of its channels. Or it is
     `{series: {layer: number}}`, or a DataFrame with a row a series and a column a layer (such as
     `RunResults.layer_means`): a line each. `{layer: number}` is one such line. Where a layer has no
-    finite value the line has a gap, and the axis says so. `log` is for values above 0.
+    finite value the line has a gap, and the axis says so. `log` is for values above 0; channels of
+    0 and below then count as missing.
 
     Raises InvalidValueError for no layer, or no finite value.
     """
@@ -55,6 +56,7 @@ def plot_depth(
         note, title = missing_note(found), with_unit(name or "value", unit or "")
     else:
         given = layer_scores(values, score, name, unit)
+        given = given.positive() if log else given
         layers, note = given.layers, given.note
         title = with_unit(given.name, given.unit)
         _draw_spread(ax, given)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from nodelens.errors import InvalidValueError
-from nodelens.figures.style import COLOURS, TEXT, paper_axes, quiet, shown_unit
+from nodelens.figures.layers import MANY, layer_ticks
+from nodelens.figures.style import (
+    COLOURS,
+    GREY,
+    SINGLE,
+    TEXT,
+    label_axes,
+    paper_axes,
+    quiet,
+    with_unit,
+)
+from nodelens.figures.values import Array, layer_scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,35 +28,48 @@ _ROW = 0.86
 
 
 def plot_score_histogram(
-    scores: Mapping[str, ArrayLike],
+    scores: Any,
     ax: Axes | None = None,
     *,
-    name: str = "score",
-    unit: str = "",
+    score: str | None = None,
+    name: str | None = None,
+    unit: str | None = None,
     bins: int = 24,
+    log: bool = False,
 ) -> Axes:
     """Return axes with one histogram a layer, first layer on top, all over the same bins.
 
-    `scores` holds the scores of each layer, shape `(channels,)`. Bars show the share of the
-    layer's channels, each layer scaled to its own highest bar, so that layers of 16 and of 1,536
-    channels can be compared. A tick marks the layer's median.
+    `scores` is a LensResult, of which `score` is meant, or `{layer: (channels,)}`. Bars show the
+    share of the layer's channels, each layer scaled to its own highest bar, so that layers of 16
+    and of 1,536 channels can be compared. A tick marks the layer's median. Channels without a
+    finite score are left out, and the axis says how many; a layer of nothing else is said to have
+    none. `log` is for scores of very different sizes: bins are of like ratio, and scores of 0 or
+    below count as missing.
 
-    Raises InvalidValueError for no layers, or for scores that are not finite.
+    Raises InvalidValueError for no layers, or no finite score.
     """
-    values = {layer: _finite(layer, layer_scores) for layer, layer_scores in scores.items()}
-    if not values:
-        raise InvalidValueError("there are no layers to draw, expected scores of at least one")
-    ax = paper_axes(ax, 2.6, 0.7 + 0.32 * len(values))
-    edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins)
+    given = layer_scores(scores, score, name, unit)
+    given = given.positive() if log else given
+    values = given.finite
+    ax = paper_axes(ax, SINGLE, 0.7 + (0.32 if len(values) <= MANY else 0.16) * len(values))
+    every = np.concatenate(list(values.values()))
+    edges = (
+        10 ** np.histogram_bin_edges(np.log10(every), bins)
+        if log
+        else (np.histogram_bin_edges(every, bins))
+    )
     for row, (layer, layer_values) in enumerate(values.items()):
-        _draw_layer(ax, row, layer, layer_values, edges)
+        if len(layer_values):
+            _draw_layer(ax, row, layer, layer_values, edges)
+        else:
+            ax.text(edges[0], row, "no finite score", fontsize=7, color=GREY)
     ax.set_ylim(len(values) - 0.4, -1.0)
-    ax.set_yticks(range(len(values)), list(values))
-    unit = shown_unit(unit)
-    ax.set_xlabel(f"{name} ({unit})" if unit else name, fontsize=8, color=TEXT)
-    lowest, highest = (float(f([f(v) for v in values.values()])) for f in (np.min, np.max))
-    if lowest == highest:
-        ax.set_xticks([lowest], [f"{lowest:g}"])
+    side = layer_ticks(ax, given.layers, "y")
+    label_axes(ax, with_unit(given.name, given.unit) + given.note, side if side != "layer" else "")
+    if every.min() == every.max():
+        ax.set_xticks([every[0]], [f"{every[0]:g}"])
+    elif log:
+        ax.set_xscale("log")
     else:
         ax.locator_params(axis="x", nbins=4)
     quiet(ax, grid="x")
@@ -57,9 +78,7 @@ def plot_score_histogram(
     return ax
 
 
-def _draw_layer(
-    ax: Axes, row: int, layer: str, values: NDArray[np.float64], edges: NDArray[np.float64]
-) -> None:
+def _draw_layer(ax: Axes, row: int, layer: str, values: Array, edges: Array) -> None:
     counts, _ = np.histogram(values, edges)
     ax.stairs(
         row - _ROW * counts / max(counts.max(), 1),
@@ -74,12 +93,3 @@ def _draw_layer(
     ax.plot([edges[0], edges[-1]], [row, row], color=COLOURS[0], linewidth=0.5, alpha=0.5)
     median = float(np.median(values))
     ax.plot([median, median], [row, row + 0.13], color=TEXT, linewidth=1.2, solid_capstyle="butt")
-
-
-def _finite(layer: str, scores: ArrayLike) -> NDArray[np.float64]:
-    values = np.asarray(scores, dtype=np.float64).ravel()
-    bad = int((~np.isfinite(values)).sum())
-    if bad or not values.size:
-        problem = f"{bad} of {values.size} scores are not finite" if bad else "there are no scores"
-        raise InvalidValueError(f"layer {layer!r}: {problem}, expected finite scores")
-    return values

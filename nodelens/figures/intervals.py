@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from nodelens.figures.style import COLOURS, GREY, TEXT, paper_axes, quiet
+from nodelens.errors import InvalidValueError
+from nodelens.figures.style import COLOURS, GREY, SINGLE, label_axes, paper_axes, quiet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,9 +23,11 @@ def plot_intervals(
 ) -> Axes:
     """Return axes with one point a name, `(value, low, high)`, the first on top; controls in grey.
 
-    A line marks 0.
+    A line marks 0. Raises InvalidValueError for no estimate.
     """
-    ax = paper_axes(ax, 5.0, 0.7 + 0.19 * len(estimates))
+    if not estimates:
+        raise InvalidValueError("there are no estimates to draw, expected at least one")
+    ax = paper_axes(ax, SINGLE if len(estimates) <= 8 else 5.0, 0.7 + 0.19 * len(estimates))
     ax.axvline(0, color=GREY, linewidth=0.8)
     names = list(estimates)[::-1]
     for height, name in enumerate(names):
@@ -34,6 +37,6 @@ def plot_intervals(
         ax.plot(value, height, "o", color=colour, markersize=3.6)
     ax.set_yticks(range(len(names)), names, fontsize=7)
     ax.set_ylim(-0.7, len(estimates) - 0.3)
-    ax.set_xlabel(label, fontsize=8, color=TEXT)
+    label_axes(ax, label)
     quiet(ax, grid="x")
     return ax

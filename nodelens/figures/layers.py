@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from nodelens.figures.style import TEXT, depth_colours
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["MANY", "layer_ticks", "short_names"]
+__all__ = ["MANY", "depth_bar", "layer_ticks", "short_names"]
 
 MANY = 12
 """More layers than these are told apart by their place, not by a colour and a name each."""
@@ -39,6 +41,18 @@ def _shared(parts: Sequence[Sequence[str]], most: int) -> int:
     while shared < most and len({p[shared] for p in parts}) == 1:
         shared += 1
     return shared
+
+
+def depth_bar(ax: Axes, layers: int) -> None:
+    """Put a bar beside the axes that says which colour is which layer, first to last."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    scale = ScalarMappable(Normalize(1, layers), ListedColormap(depth_colours(layers)))
+    bar = ax.figure.colorbar(scale, ax=ax, ticks=[1, layers], aspect=24, pad=0.02)
+    bar.set_label("layer, first to last", fontsize=7.5, color=TEXT, labelpad=-4)
+    bar.ax.tick_params(labelsize=7.5, length=2, colors=TEXT)
+    bar.outline.set_visible(False)
 
 
 def layer_ticks(ax: Axes, layers: Sequence[str], axis: str = "x") -> str:

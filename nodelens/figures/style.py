@@ -98,7 +98,7 @@ def label_axes(ax: Axes, x: str = "", y: str = "") -> None:
     ax.set_ylabel(y, fontsize=8, color=TEXT)
 
 
-def legend_above(ax: Axes) -> None:
+def legend_above(ax: Axes, title: str = "") -> None:
     """Put the legend above the axes, in as many columns as their width takes; none if empty."""
     from matplotlib.transforms import ScaledTranslation
 
@@ -115,6 +115,9 @@ def legend_above(ax: Axes) -> None:
         bbox_transform=ax.transAxes + up,
         borderaxespad=0.0,
         ncols=_columns(names, width),
+        title=title or None,
+        title_fontsize=7,
+        alignment="left",
         fontsize=7,
         labelcolor=TEXT,
         frameon=False,

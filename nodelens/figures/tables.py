@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nodelens.errors import ShapeError
-from nodelens.figures.style import DIVERGING, GREY, TEXT, paper_axes
+from nodelens.figures.layers import MANY, layer_ticks
+from nodelens.figures.style import DIVERGING, DOUBLE, TEXT, hatched, label_axes, paper_axes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_layer_heatmap", "plot_rank_correlation"]
 
+_WRITTEN = 24
+"""Up to as many metrics have their correlations written into the cells."""
+
 
 def plot_layer_heatmap(
     ranks: pd.DataFrame, ax: Axes | None = None, *, values: pd.DataFrame | None = None
@@ -25,22 +29,38 @@ def plot_layer_heatmap(
 
     `ranks` holds, for each metric, the mean rank of the layer's channels among all channels of the
     network, between 0 (lowest) and 1; ranks have no unit, so rows can share one colour scale.
-    `values`, of the same shape, is written into the cells. A metric that is the same for every
-    channel has no rank (NaN) and is drawn hatched.
+    `values`, of the same shape, is written into the cells of up to 12 layers. A metric that is the
+    same for every channel has no rank (NaN) and is drawn hatched.
+
+    Raises ShapeError for values of another shape or an empty table.
     """
     if values is not None and values.shape != ranks.shape:
         raise ShapeError(f"values have shape {values.shape}, expected {ranks.shape} as the ranks")
     rows, columns = ranks.shape
-    ax = paper_axes(ax, 2.4 + 0.62 * columns, 1.0 + 0.24 * rows)
+    if not ranks.size:
+        raise ShapeError(
+            f"ranks have shape {ranks.shape}, expected (metrics, layers) of at least 1"
+        )
+    few = columns <= MANY
+    # What fits between a column of names and the edge of two columns of print.
+    width = 2.4 + 0.62 * columns if few else DOUBLE
+    ax = paper_axes(ax, min(width, DOUBLE), 1.0 + (0.24 if rows <= 30 else 0.13) * rows)
     cells = ranks.to_numpy(dtype=np.float64)
     image = _draw_cells(ax, cells, 0.0, 1.0)
-    ax.set_xticks(range(columns), [str(name) for name in ranks.columns])
-    ax.set_yticks(range(rows), [str(name) for name in ranks.index])
     ax.xaxis.tick_top()
-    if values is not None:
+    title = layer_ticks(ax, [str(name) for name in ranks.columns])
+    if few:
+        turned = any(label.get_rotation() for label in ax.get_xticklabels())
+        for label in ax.get_xticklabels():
+            label.set_horizontalalignment("left" if turned else "center")
+    ax.set_yticks(range(rows), [str(name) for name in ranks.index])
+    ax.tick_params(axis="y", labelsize=7.5 if rows <= 30 else 6)
+    if title != "layer":
+        label_axes(ax, title)
+    if values is not None and few:
         texts = [[_short(value) for value in row] for row in values.to_numpy(dtype=np.float64)]
         _write_cells(ax, cells, texts, 0.5, 0.5)
-    _colourbar(ax, image, "mean rank of the layer's channels", [0, 0.5, 1])
+    _colourbar(ax, image, "mean rank of\nthe layer's channels", [0, 0.5, 1])
     return ax
 
 
@@ -54,21 +74,25 @@ def plot_rank_correlation(correlation: pd.DataFrame, ax: Axes | None = None) -> 
         raise ShapeError(
             f"the correlation has shape {correlation.shape}, expected metrics by metrics, 2 or more"
         )
-    ax = paper_axes(ax, 2.1 + 0.33 * size, 1.3 + 0.26 * size)
+    few = size <= _WRITTEN
+    wide, high = (0.33, 0.26) if few else (0.11, 0.11)
+    ax = paper_axes(ax, 2.1 + wide * size, 1.3 + high * size)
     cells = correlation.to_numpy(dtype=np.float64)[1:, :-1]
     hidden = np.triu(np.ones_like(cells, dtype=bool), k=1)
     image = _draw_cells(ax, cells, -1.0, 1.0, hidden)
     names = [str(name) for name in correlation.columns]
     ax.set_xticks(range(size - 1), names[:-1], rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(size - 1), names[1:])
-    if size <= 24:
+    if not few:
+        ax.tick_params(labelsize=5.5)
+    if few:
         texts = [
             ["" if hidden[i, j] else _signed(cells[i, j]) for j in range(size - 1)]
             for i in range(size - 1)
         ]
         _write_cells(ax, cells, texts, 0.0, 1.0)
     bar = ax.inset_axes((0.62, 0.93, 0.36, 0.022))
-    _colourbar(ax, image, "Spearman rank correlation", [-1, 0, 1], bar)
+    _colourbar(ax, image, "Spearman's ρ", [-1, 0, 1], bar)
     return ax
 
 
@@ -79,23 +103,19 @@ def _draw_cells(
     high: float,
     hidden: NDArray[np.bool_] | None = None,
 ) -> AxesImage:
-    from matplotlib.patches import Rectangle
-
     missing = np.isnan(cells)
     covered = missing if hidden is None else missing | hidden
     image = ax.imshow(
         np.ma.masked_array(cells, covered), cmap=DIVERGING, vmin=low, vmax=high, aspect="auto"
     )
     for i, j in np.argwhere(missing if hidden is None else missing & ~hidden):
-        cell = Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="#f1f2f4", edgecolor=GREY, linewidth=0)
-        cell.set_hatch("////")
-        ax.add_patch(cell)
+        hatched(ax, j - 0.5, i - 0.5)
     for side in ax.spines.values():
         side.set_visible(False)
     ax.tick_params(length=0)
     ax.set_xticks(np.arange(cells.shape[1] + 1) - 0.5, minor=True)
     ax.set_yticks(np.arange(cells.shape[0] + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color="white", linewidth=1.2)
+    ax.grid(which="minor", color="white", linewidth=1.2 if max(cells.shape) <= 24 else 0.3)
     ax.tick_params(which="minor", length=0)
     return image
 
@@ -122,10 +142,17 @@ def _colourbar(
     ax: Axes, image: AxesImage, label: str, ticks: list[float], inside: Axes | None = None
 ) -> None:
     if inside is None:
-        bar = ax.figure.colorbar(image, ax=ax, ticks=ticks, shrink=0.5, aspect=18, pad=0.02)
+        bar = ax.figure.colorbar(
+            image,
+            ax=ax,
+            ticks=ticks,
+            shrink=0.5 if len(ax.get_yticks()) > 8 else 0.9,
+            aspect=18,
+            pad=0.02,
+        )
     else:
         bar = ax.figure.colorbar(image, cax=inside, ticks=ticks, orientation="horizontal")
-    bar.set_label(label, fontsize=8, color=TEXT)
+    bar.set_label(label, fontsize=7.5, color=TEXT)
     bar.ax.tick_params(labelsize=8, length=2, colors=TEXT)
     bar.outline.set_visible(False)
 

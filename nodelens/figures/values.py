@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,14 @@ class LayerScores:
     values: dict[str, Array]
     name: str
     unit: str
+    why: str = "missing or not finite"
+
+    def positive(self) -> LayerScores:
+        """Return the scores above 0, all others missing; InvalidValueError where there are none."""
+        kept = {layer: np.where(x > 0, x, np.nan) for layer, x in self.values.items()}
+        if not any((x > 0).any() for x in kept.values()):
+            raise InvalidValueError("no score is above 0, which a logarithmic axis needs")
+        return replace(self, values=kept, why="not above 0")
 
     @property
     def layers(self) -> list[str]:
@@ -40,7 +48,7 @@ class LayerScores:
     @property
     def note(self) -> str:
         """Return how many values are missing, as a line for the axis; empty if none is."""
-        return missing_note(np.concatenate(list(self.values.values())), "channel")
+        return missing_note(np.concatenate(list(self.values.values())), "channel", self.why)
 
 
 def layer_scores(
@@ -86,15 +94,15 @@ def numbers(values: Any) -> Array:
     return np.asarray(values, dtype=np.float64)
 
 
-def missing_note(values: Any, what: str = "value") -> str:
-    """Return a line that says how many values are no numbers; empty if all are.
+def missing_note(values: Any, what: str = "value", why: str = "missing or not finite") -> str:
+    """Return a line that says how many values are no numbers, and why; empty if all are.
 
     >>> missing_note([1.0, float("nan")], "channel")
     '\\n1 of 2 channels missing or not finite'
     """
     found = numbers(values)
     missing = int((~np.isfinite(found)).sum())
-    return f"\n{missing:,} of {found.size:,} {what}s missing or not finite" if missing else ""
+    return f"\n{missing:,} of {found.size:,} {what}s {why}" if missing else ""
 
 
 def table_of(data: Any, columns: Sequence[str]) -> pd.DataFrame:

@@ -151,6 +151,8 @@ def _given(data: Any, size: int | None, stride: int | None, most: int | None) ->
         if isinstance(data, Mapping):
             raise InvalidValueError(f"a mapping of {', '.join(data)} has no tensor of input_ids")
         return None
+    if ids.ndim == 1 and mask is None and not ids.is_floating_point():
+        return _windows(ids[:most], None, size or _BLOCK, stride)
     if ids.ndim != 2 or ids.is_floating_point() or ids.shape[1] < 2:
         raise ShapeError(
             f"blocks of shape {tuple(ids.shape)} and {ids.dtype}, expected whole numbers of shape "
@@ -193,13 +195,15 @@ def _read(
     return read, ids[:most]
 
 
-def _windows(tokens: list[int], documents: int, size: int, stride: int | None) -> _Blocks:
+def _windows(
+    tokens: list[int] | Tensor, documents: int | None, size: int, stride: int | None
+) -> _Blocks:
     step = size if stride is None else stride
     if size < 2 or not 1 <= step <= size:
         raise InvalidValueError(
             f"block_size is {size} and stride {step}, expected at least 2, and from 1 to block_size"
         )
-    ids = torch.tensor(tokens, dtype=torch.int64)
+    ids = torch.as_tensor(tokens, dtype=torch.int64)
     if len(ids) < size:
         raise TooFewRowsError(f"the documents hold {len(ids)} tokens, expected one block of {size}")
     windows = ids.unfold(0, size, step)

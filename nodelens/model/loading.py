@@ -15,12 +15,13 @@ _PATIENCE = 5.0
 """Seconds that the hub has for an answer whether it has a model."""
 
 
-def load_model(name_or_path: str, **options: Any) -> ModelWrapper:
+def load_model(name_or_path: str, *, auto: Any = None, **options: Any) -> ModelWrapper:
     """Return a Hugging Face model, by id, folder or GGUF file, with its tokenizer.
 
     `options` go to `from_pretrained` (`dtype=`, `device_map=`, `gguf_file=`, ...). Models with a
     language model's head load as such, others as bare encoders. Remote code is never run unless
-    `trust_remote_code=True` is among the options.
+    `trust_remote_code=True` is among the options. With `auto`, a class of transformers such as
+    AutoModelForImageClassification, that loads it, and no tokenizer.
 
     Raises OutputError when nothing can be loaded from there.
     """
@@ -28,6 +29,8 @@ def load_model(name_or_path: str, **options: Any) -> ModelWrapper:
 
     _check_reachable(name_or_path, options)
     try:
+        if auto is not None:
+            return ModelWrapper(auto.from_pretrained(name_or_path, **options))
         config = transformers.AutoConfig.from_pretrained(name_or_path, **_shared(options))
         causal = any(a.endswith(("ForCausalLM", "LMHeadModel")) for a in config.architectures or ())
         auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModel

@@ -17,6 +17,7 @@ __all__ = [
     "agreement",
     "concentration",
     "dead",
+    "matter",
     "redundancy",
     "spread_over_layers",
     "wilson",
@@ -25,6 +26,35 @@ __all__ = [
 REDUNDANCY = "average_redundancy"
 SPARSITY = "activation_sparsity"
 SALIENCY = "taylor_saliency"
+
+
+def matter(
+    channels: pd.DataFrame, score: str, keep: int, *, picked: bool
+) -> tuple[tuple[str, str, str] | None, str]:
+    """Return a key number and a sentence on the channels that a score would keep longest.
+
+    `keep` is 1 when high values argue for a channel and -1 when low ones do; `picked` says that
+    the score was found to be the best order of silencing.
+    """
+    known = channels[channels[score].notna()]
+    ranked = known.assign(rank=keep * known[score]).sort_values("rank", ascending=False)
+    layers = known["layer"].nunique()
+    if ranked.empty or known[score].nunique() < 2:
+        return None, ""
+    first = ranked.drop_duplicates("layer").sort_index() if layers <= 5 else ranked.head(5)
+    named = _listed([_channel(row.layer, row.channel) for row in first.itertuples()])
+    of = "the first of each layer" if layers <= 5 else "the first of all layers"
+    reason = ", the order that costs least," if picked else ""
+    verb = "keeps longest" if picked else "puts first" if keep > 0 else "puts last"
+    return _half(ranked[score], score, keep), f"`{score}`{reason} {verb} {named}, {of}."
+
+
+def _half(values: pd.Series, score: str, keep: int) -> tuple[str, str, str] | None:
+    """Return how few channels hold half of a score's total, where that can be said."""
+    if keep < 0 or values.min() < 0 or values.sum() <= 0:
+        return None
+    held = int((values.cumsum() < values.sum() / 2).sum()) + 1
+    return f"{held:,} of {len(values):,}", "channels hold half of the score", f"of all `{score}`"
 
 
 def redundancy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from nodelens.report import channels as by_channel
@@ -12,7 +13,16 @@ from nodelens.report.orders import Orders
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Evidence", "Findings", "KeyNumber", "find"]
+__all__ = ["QUESTIONS", "Evidence", "Findings", "KeyNumber", "find"]
+
+QUESTIONS = {
+    "matter": "Which channels matter?",
+    "redundant": "Which are redundant?",
+    "without": "What happens without them?",
+}
+"""What a reader asks of a network first; the keys are those of `Findings.answers`."""
+_TELLING = ("taylor_saliency", "scar_loss_proxy", "scar_taylor", "weight_magnitude")
+"""Scores to name channels by where none was tested, the most telling first."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +51,27 @@ class Evidence:
 
 @dataclass(frozen=True)
 class KeyNumber:
-    """A number worth a large font, what it is, and how far to trust it."""
+    """A number worth a large font, what it is, how far to trust it, what question it answers."""
 
     value: str
     label: str
     note: str = ""
+    answers: str = ""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A headline, a sentence on what was looked at, key numbers, findings, a reading a figure."""
+    """A headline, a sentence on what was looked at, key numbers, findings, a reading a figure.
+
+    `answers` holds the sentences among the findings that answer a question of `QUESTIONS`.
+    """
 
     headline: str
     lede: str
     numbers: list[KeyNumber]
     sentences: list[str]
     readings: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Findings:
@@ -77,25 +92,57 @@ def find(evidence: Evidence) -> Findings:
         f" {len(scores)} scores on {rows['calibration']:,} training {evidence.rows_are} and tested"
         f" on {rows['test']:,} {evidence.rows_are} held out."
     )
-    number, sentence = by_channel.redundancy(evidence.channels, evidence.units)
-    dead_number, dead_sentence = by_channel.dead(evidence.channels)
-    numbers = [*_whole_network(evidence), *(orders.numbers() if orders else [])]
+    agreed = by_channel.agreement(evidence.correlation)
+    answers: dict[str, list[str]] = {}
+    numbers: list[KeyNumber] = []
+    for question, (found, said) in _answered(evidence, orders).items():
+        numbers += [KeyNumber(*number, answers=question) for number in found if number]
+        answers[question] = [sentence for sentence in said if sentence]
     return Findings(
         headline=orders.headline() if orders else f"{size}, measured by {len(scores)} scores",
         lede=lede,
-        numbers=[KeyNumber(*n) for n in [*numbers, number, dead_number] if n],
+        numbers=numbers,
         sentences=[
-            text
-            for text in [
-                *(orders.sentences() if orders else []),
-                sentence,
-                dead_sentence,
-                by_channel.agreement(evidence.correlation),
-            ]
-            if text
+            *([orders.best()] if orders else []),
+            *chain(*answers.values()),
+            *([agreed] if agreed else []),
         ],
         readings=_readings(evidence, orders),
+        answers=answers,
     )
+
+
+Number = tuple[str, str, str]
+
+
+def _answered(
+    evidence: Evidence, orders: Orders | None
+) -> dict[str, tuple[list[Number | None], list[str]]]:
+    """Return key numbers and sentences by the question that they answer."""
+    key, kept = _kept(evidence, orders)
+    dead_number, dead_sentence = by_channel.dead(evidence.channels)
+    shared_number, shared_sentence = by_channel.redundancy(evidence.channels, evidence.units)
+    tested = orders.numbers() if orders else []
+    return {
+        "matter": ([key], [kept, orders.worst_of_all() if orders else ""]),
+        "redundant": ([dead_number, shared_number], [shared_sentence, dead_sentence]),
+        "without": (
+            [*tested, *_whole_network(evidence)],
+            [orders.directions()] if orders else [],
+        ),
+    }
+
+
+def _kept(evidence: Evidence, orders: Orders | None) -> tuple[Number | None, str]:
+    """Return what the best order keeps, or where none was tested the most telling score."""
+    channels, importance = evidence.channels, evidence.importance
+    if orders and orders.picked[0] in channels:
+        return by_channel.matter(channels, orders.picked[0], orders.keeps, picked=True)
+    scores = [*_TELLING, *importance]
+    known = [name for name in scores if name in channels and importance.get(name)]
+    if not known:
+        return None, ""
+    return by_channel.matter(channels, known[0], importance[known[0]], picked=False)
 
 
 def _whole_network(evidence: Evidence) -> list[tuple[str, str, str]]:
@@ -115,6 +162,8 @@ def _readings(evidence: Evidence, orders: Orders | None) -> dict[str, str]:
         "layer_heatmap": by_channel.spread_over_layers(evidence.layer_ranks),
         "histograms": by_channel.concentration(evidence.channels),
     }
+    if orders:
+        readings["sensitivity"] = orders.best()
     for mode in orders.modes if orders else []:
         assert orders is not None
         readings[f"sensitivity_{mode}"] = orders.reading(mode)

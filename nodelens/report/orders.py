@@ -70,20 +70,28 @@ class Orders:
             )
         return found
 
-    def sentences(self) -> list[str]:
-        """Return sentences on the best and the worst order, and on the direction of scores."""
-        best = (
+    @property
+    def keeps(self) -> int:
+        """Return 1 when the picked order keeps the highest scores longest, -1 for the lowest."""
+        return 1 if self.picked[1] == "low" else -1
+
+    def best(self) -> str:
+        """Return a sentence on the picked order and on chance."""
+        text = (
             f"With {self._part()} silenced, the best order on the validation rows is"
             f" {self._named(self.picked, code=True)}: it leaves {self.test[self.picked]:.1%} of"
             f" {self.whole:.1%}"
         )
         if not self.chance.empty:
-            best += f"; random orders leave {self.chance.mean():.1%} ({self._range()})"
-        worst = (
+            text += f"; random orders leave {self.chance.mean():.1%} ({self._range()})"
+        return f"{text}."
+
+    def worst_of_all(self) -> str:
+        """Return a sentence on the order that costs most."""
+        return (
             f"The most damaging order is {self._named(self.worst, code=True)}: it leaves"
-            f" {self.test[self.worst]:.1%}."
+            f" {self.test[self.worst]:.1%} with {self._part()} silenced."
         )
-        return [f"{best}.", worst, self._directions()]
 
     def reading(self, mode: str) -> str:
         """Return a sentence on the curves of one mode."""
@@ -95,8 +103,8 @@ class Orders:
             text += f" and `{worst[0]}` {left[worst]:.0%}"
         return text + (f"; chance leaves {self.chance.mean():.0%}." if len(self.chance) else ".")
 
-    def _directions(self) -> str:
-        """Say whether silencing what a score calls unimportant really costs less."""
+    def directions(self) -> str:
+        """Return a sentence on whether silencing what a score calls unimportant costs less."""
         if len(self.modes) < 2:
             return ""
         right: list[str] = []

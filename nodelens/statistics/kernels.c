@@ -1,11 +1,11 @@
 /* Sums over rows of every channel, each value read once, from float32 that lies in one piece.
 
-   A value is x[(b * channels + c) * positions + p]; plain rows have one position. Every function
-   works on the channels from `first` to `last`, so that threads can share a tensor and a channel's
-   sums are added in the same order however many there are. Sums of values are double throughout;
-   of deviations and sizes a few are added in float32, then those in double. Built without -ffast-math:
-   NaN and infinity must reach the sums; and without fused multiply-adds: a sum is the same, bit for
-   bit, whatever is summed beside it. */
+   A value is x[(b * channels + c) * positions + p]; plain rows have one position. Threads share the
+   channels, so that a channel's sums are added in the same order however many there are; they are
+   torch's own, found through OpenMP, since other threads would wait for those to stop spinning.
+   Sums of values are double throughout; of deviations and sizes a few are added in float32, then
+   those in double. Built without -ffast-math: NaN and infinity must reach the sums; and without
+   fused multiply-adds: a sum is the same, bit for bit, whatever is summed beside it. */
 
 #include <stdint.h>
 #include <string.h>
@@ -18,6 +18,12 @@ typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t flags __attribute__((vector_size(4 * LANES)));
 typedef double wide __attribute__((vector_size(8 * LANES)));
 typedef double sums[LANES];
+
+#ifdef _OPENMP
+#define SHARED _Pragma("omp parallel for schedule(static) num_threads(threads) if(threads > 1)")
+#else
+#define SHARED
+#endif
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -59,8 +65,9 @@ static inline void put(const double *sum, double *out, int64_t width, int64_t po
    values (in the lanes beyond the last position: `rest`), FLUSH every TILE of them, AFTER. */
 #define SWEEP(BEFORE, BODY, FLUSH, AFTER)                                             \
     int64_t step = positions == 1 ? LANES : 1;                                        \
-    for (int64_t c = first; c < last; c += step) {                                    \
-        int64_t width = positions == 1 ? least(LANES, last - c) : 1;                  \
+    SHARED                                                                            \
+    for (int64_t c = 0; c < channels; c += step) {                                    \
+        int64_t width = positions == 1 ? least(LANES, channels - c) : 1;              \
         int64_t span = positions == 1 ? width : positions;                            \
         int64_t waiting = 0;                                                          \
         BEFORE                                                                        \
@@ -81,7 +88,7 @@ static inline void put(const double *sum, double *out, int64_t width, int64_t po
 /* Smallest and largest value; sum, mean, and what is missing from the mean as a float, which is
    that of a constant channel bit for bit. `out` is (2, channels), `in_float` (3, channels). */
 void first_look(const float *values, int64_t batch, int64_t channels, int64_t positions,
-                int64_t first, int64_t last, double *out, float *in_float)
+                int threads, double *out, float *in_float)
 {
     double *total = out; double *residual = out + channels;
     float *low = in_float; float *high = low + channels; float *mean = high + channels;
@@ -106,7 +113,7 @@ void first_look(const float *values, int64_t batch, int64_t channels, int64_t po
             low[own] = fresh || smallest[j] < low[own] ? smallest[j] : low[own];
             high[own] = fresh || largest[j] > high[own] ? largest[j] : high[own];
         })
-    for (int64_t c = first; c < last; c++) {
+    for (int64_t c = 0; c < channels; c++) {
         double exact = low[c] == high[c] ? low[c] : total[c] / (double)(batch * positions);
         mean[c] = (float)exact;
         residual[c] = exact - mean[c];
@@ -115,7 +122,7 @@ void first_look(const float *values, int64_t batch, int64_t channels, int64_t po
 
 /* Sums of the first two powers of the deviation from `centre`; `out` is (2, channels). */
 void two_powers(const float *values, int64_t batch, int64_t channels, int64_t positions,
-                int64_t first, int64_t last, const float *centre, double *out)
+                int threads, const float *centre, double *out)
 {
     SWEEP(
         sums one = {0}; sums two = {0}; lanes d1 = {0}; lanes d2 = {0};
@@ -132,7 +139,7 @@ void two_powers(const float *values, int64_t batch, int64_t channels, int64_t po
 
 /* Sums of the first four powers; `out` is (4, channels). */
 void four_powers(const float *values, int64_t batch, int64_t channels, int64_t positions,
-                 int64_t first, int64_t last, const float *centre, double *out)
+                 int threads, const float *centre, double *out)
 {
     SWEEP(
         sums one = {0}; sums two = {0}; sums three = {0}; sums four = {0};
@@ -153,7 +160,7 @@ void four_powers(const float *values, int64_t batch, int64_t channels, int64_t p
 
 /* Sum of absolute values, and how many are larger than `eps`. */
 void sizes(const float *values, int64_t batch, int64_t channels, int64_t positions,
-           int64_t first, int64_t last, float eps, double *total, double *above)
+           int threads, float eps, double *total, double *above)
 {
     SWEEP(
         sums sum = {0}; sums count = {0}; lanes part = {0}; flags over = {0}; lanes rest = {0};
@@ -171,8 +178,9 @@ void sizes(const float *values, int64_t batch, int64_t channels, int64_t positio
 }
 
 /* The bin of every absolute value: its exponent and first mantissa bits. */
-void bin_numbers(const int32_t *values, int64_t count, int16_t *out)
+void bin_numbers(const int32_t *values, int64_t count, int threads, int16_t *out)
 {
+    SHARED
     for (int64_t i = 0; i < count; i++) out[i] = (int16_t)((values[i] & 0x7fffffff) >> SHIFT);
 }
 
@@ -180,8 +188,9 @@ void bin_numbers(const int32_t *values, int64_t count, int16_t *out)
    A few channels at a time, so that their counters stay near. */
 #define COUNT(NUMBER)                                                                   \
     int64_t step = positions == 1 ? 32 : 1;                                             \
-    for (int64_t c = first; c < last; c += step) {                                      \
-        int64_t width = positions == 1 ? least(step, last - c) : 1;                     \
+    SHARED                                                                              \
+    for (int64_t c = 0; c < channels; c += step) {                                      \
+        int64_t width = positions == 1 ? least(step, channels - c) : 1;                 \
         for (int64_t b = 0; b < batch; b++)                                             \
             for (int64_t j = 0; j < width; j++)                                         \
                 for (int64_t p = 0; p < positions; p++) {                               \
@@ -192,14 +201,14 @@ void bin_numbers(const int32_t *values, int64_t count, int16_t *out)
     }
 
 void count_values(const int32_t *values, int64_t batch, int64_t channels, int64_t positions,
-                  int64_t first, int64_t last, const int64_t *floors, int64_t bins,
+                  int threads, const int64_t *floors, int64_t bins,
                   int32_t *counters)
 {
     COUNT((values[i] & 0x7fffffff) >> SHIFT)
 }
 
 void count_bins(const int16_t *values, int64_t batch, int64_t channels, int64_t positions,
-                int64_t first, int64_t last, const int64_t *floors, int64_t bins,
+                int threads, const int64_t *floors, int64_t bins,
                 int32_t *counters)
 {
     COUNT(values[i])

@@ -13,8 +13,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,20 +24,25 @@ from torch import Tensor
 
 __all__ = ["bin_numbers", "count", "first_look", "power_sums", "size_sums"]
 
-_FLAGS = (
-    "-O3",
-    "-march=native",
-    "-ffp-contract=off",
-    "-std=gnu11",
-    "-Wno-psabi",
-    "-shared",
-    "-fPIC",
-)
-_LANES = 16
-_WORTH_A_THREAD = 1 << 18
-"""Elements below which handing work to another thread takes longer than doing it."""
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=gnu11", "-Wno-psabi", "-fPIC")
+_WAYS = (("-fopenmp",), ())
+"""Ways to compile, the best first: what OpenMP needs is there where torch has loaded it."""
+_WORTH_A_THREAD = 1 << 16
+"""Elements below which a thread more takes longer than it saves."""
 _SECONDS = 60
 
+_WHERE, _COUNT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_REST = {
+    "first_look": (_WHERE, _WHERE),
+    "two_powers": (_WHERE, _WHERE),
+    "four_powers": (_WHERE, _WHERE),
+    "sizes": (_FLOAT, _WHERE, _WHERE),
+    "count_bins": (_WHERE, _COUNT, _WHERE),
+    "count_values": (_WHERE, _COUNT, _WHERE),
+}
+"""What every function over channels takes behind values, batch, channels, positions and threads."""
+
+_BORN = os.getpid()
 _log = logging.getLogger(__name__)
 
 
@@ -78,7 +83,7 @@ def size_sums(values: Tensor, eps: float) -> tuple[Tensor, Tensor] | None:
     if not _fits(values):
         return None
     total, above = torch.empty(2, values.shape[1], dtype=torch.float64)
-    _over("sizes", values, ctypes.c_float(eps), total, above)
+    _over("sizes", values, eps, total, above)
     return total, values.numel() // values.shape[1] - above
 
 
@@ -88,7 +93,8 @@ def bin_numbers(values: Tensor, out: Tensor) -> bool:
         return False
     library = _library()
     assert library is not None
-    library.bin_numbers(_pointer(values), ctypes.c_int64(values.numel()), _pointer(out))
+    size = values.numel()
+    library.bin_numbers(values.data_ptr(), size, _threads(size), out.data_ptr())
     return True
 
 
@@ -99,7 +105,7 @@ def count(values: Tensor, counts: Tensor, floor: Tensor) -> bool:
         return False
     if counts.dtype != torch.int32 or not counts.is_contiguous():
         return False
-    size = ctypes.c_int64(counts.shape[1])
+    size = counts.shape[1]
     _over("count_bins" if numbers else "count_values", values, floor.contiguous(), size, counts)
     return True
 
@@ -111,36 +117,16 @@ def _fits(values: Tensor, dtype: torch.dtype = torch.float32) -> bool:
 
 def _over(function: str, values: Tensor, *rest: Any) -> None:
     """Call a function on all channels, in as many threads as torch uses."""
-    library = _library()
     batch, channels, *space = values.shape
-    shape = [ctypes.c_int64(n) for n in (batch, channels, space[0] if space else 1)]
-    given = [_pointer(each) if isinstance(each, Tensor) else each for each in rest]
-
-    def run(first: int, last: int) -> None:
-        bounds = ctypes.c_int64(first), ctypes.c_int64(last)
-        getattr(library, function)(_pointer(values), *shape, *bounds, *given)
-
-    _share(run, channels, values.numel())
+    positions = space[0] if space else 1
+    given = [each.data_ptr() if isinstance(each, Tensor) else each for each in rest]
+    call = getattr(_library(), function)
+    call(values.data_ptr(), batch, channels, positions, _threads(values.numel()), *given)
 
 
-def _share(run: Callable[[int, int], None], channels: int, work: int) -> None:
-    threads = min(torch.get_num_threads(), work // _WORTH_A_THREAD + 1)
-    step = -(-channels // (threads * _LANES)) * _LANES
-    parts = [(first, min(first + step, channels)) for first in range(0, channels, step)]
-    others = [_pool(os.getpid()).submit(run, *part) for part in parts[1:]]
-    run(*parts[0])
-    for other in others:
-        other.result()
-
-
-@lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:
-    """The threads of this process: those of a parent are gone after a fork."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="nodelens-kernels")
-
-
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+def _threads(work: int) -> int:
+    # After a fork the parent's threads are gone, and OpenMP would wait for them.
+    return min(torch.get_num_threads(), work // _WORTH_A_THREAD + 1) if os.getpid() == _BORN else 1
 
 
 @lru_cache(maxsize=1)
@@ -154,23 +140,48 @@ def _library() -> ctypes.CDLL | None:
     if source is None or not source.is_file():
         return None
     try:
-        return ctypes.CDLL(str(_built(source, compiler)))
+        return _typed(_loaded(source, compiler))
     except (OSError, subprocess.SubprocessError) as error:
         _log.info("statistics are left to torch, kernels.c could not be built: %s", error)
         return None
 
 
-def _built(source: Path, compiler: str) -> Path:
+def _loaded(source: Path, compiler: str) -> ctypes.CDLL:
+    *better, last = _WAYS
+    for way in better:
+        with suppress(OSError, subprocess.SubprocessError):
+            return ctypes.CDLL(str(_built(source, compiler, way)))
+    return ctypes.CDLL(str(_built(source, compiler, last)))
+
+
+def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Say what the functions take, so that plain numbers can be given."""
+    for name, rest in _REST.items():
+        function = getattr(library, name)
+        function.argtypes = (_WHERE, _COUNT, _COUNT, _COUNT, ctypes.c_int, *rest)
+        function.restype = None
+    library.bin_numbers.argtypes = (_WHERE, _COUNT, ctypes.c_int, _WHERE)
+    library.bin_numbers.restype = None
+    return library
+
+
+def _built(source: Path, compiler: str, way: Sequence[str]) -> Path:
     """The shared library of this source, compiler and processor, built once."""
-    about = "\n".join([source.read_text("utf-8"), compiler, *_FLAGS, *_processor()])
+    about = "\n".join([source.read_text("utf-8"), compiler, *_FLAGS, *way, *_processor()])
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nodelens"
     target = folder / f"kernels-{hashlib.sha256(about.encode()).hexdigest()[:16]}.so"
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=folder) as room:
-            made = Path(room) / target.name
-            command = [compiler, *_FLAGS, str(source), "-o", str(made)]
-            subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
+            made, parts = Path(room) / target.name, Path(room) / "kernels.o"
+            # Linked apart, without a way: another OpenMP than torch's would come along.
+            for command in (
+                [*_FLAGS, *way, "-c", str(source), "-o", str(parts)],
+                ["-shared", str(parts), "-o", str(made)],
+            ):
+                subprocess.run(
+                    [compiler, *command], check=True, capture_output=True, timeout=_SECONDS
+                )
             made.replace(target)
     if hasattr(os, "getuid") and target.stat().st_uid != os.getuid():
         raise OSError(f"{target} belongs to someone else")

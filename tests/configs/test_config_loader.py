@@ -80,7 +80,8 @@ def test_a_written_configuration_loads_to_the_same():
             " name and options\n"
             "tiny.yaml, line 11: lens: unknown key (value ['rayleigh_quotient', {'name':"
             " 'taylor_saliency', 'mode': 'sq_mean'}]) (did you mean 'lenses'?), expected one of"
-            " experiment, model, dataset, training, calibration, lenses, sensitivity, output",
+            " experiment, model, dataset, training, calibration, lenses, sensitivity, figures,"
+            " pruning, evaluation, output",
         ),
         (
             "epochs: 3",
@@ -91,7 +92,7 @@ def test_a_written_configuration_loads_to_the_same():
         ("epochs: 3", "epochs: true", "line 9: training.epochs: True, expected a whole number"),
         ("epochs: 3", 'epochs: "3"', "line 9: training.epochs: '3', expected a whole number"),
         ("epochs: 3", "epochs:", "line 9: training.epochs: None, expected a whole number"),
-        ("epochs: 3", "epochs: 0", "training.epochs: 0, expected greater than or equal to 1"),
+        ("epochs: 3", "epochs: -1", "training.epochs: -1, expected greater than or equal to 0"),
         ("1e-3", ".nan", "training.learning_rate: nan, expected a finite number"),
         ("1e-3", "-1e-3", "training.learning_rate: -0.001, expected greater than 0"),
         (

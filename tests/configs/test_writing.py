@@ -174,6 +174,53 @@ def test_what_an_import_leaves_out_is_listed_with_its_line():
     assert len(found.unmapped) + len(found.mapped) == leaves
 
 
+PRUNED = UNIFIED.replace(
+    "pruning:\n  ratios: [0.1, 0.3]\n",
+    """pruning:
+  enabled: true
+  ratios: [0.0, 0.1, 0.3]
+  selection_modes: ["low", "random"]
+  distribution: "uniform"
+  max_per_layer: 0.95
+  algorithms: ["rq_low", "magnitude", "wanda", "generalized_importance", "random"]
+  scoring_methods: ["scar_taylor", "redundancy", "redundancy_high"]
+  fine_tune: {enabled: true, epochs: 2, learning_rate: 1.0e-5, max_batches: 200}
+""",
+)
+
+
+def test_the_pruning_of_a_unified_configuration_becomes_ours():
+    found = import_text(PRUNED, "llama.yaml")
+    section = Config.model_validate(found.data).pruning
+    assert section is not None
+    assert [entry.name for entry in section.strategies] == [
+        "rayleigh_quotient", "activation_l2_norm", "wanda", "scar_taylor", "average_redundancy",
+    ]  # fmt: skip
+    assert (section.amounts, section.modes, section.distribution) == (
+        (0.1, 0.3),
+        ("low",),
+        "uniform",
+    )
+    assert section.fine_tuning is not None
+    assert (section.fine_tuning.epochs, section.fine_tuning.learning_rate) == (2, 1e-5)
+    left = [(e.key, e.value) for e in found.unmapped if e.key.startswith("pruning")]
+    assert left == [
+        ("pruning.enabled", True),
+        ("pruning.max_per_layer", 0.95),
+        ("pruning.algorithms", "generalized_importance"),
+        ("pruning.scoring_methods", "redundancy"),
+        ("pruning.fine_tune.max_batches", 200),
+    ]
+
+
+def test_pruning_that_is_not_enabled_is_left_out():
+    found = import_text(PRUNED.replace("enabled: true\n  ratios", "enabled: false\n  ratios"))
+    assert "pruning" not in found.data
+    assert {e.why for e in found.unmapped if e.key.startswith("pruning")} == {"not enabled"}
+    tuned = import_text(PRUNED.replace("fine_tune: {enabled: true", "fine_tune: {enabled: false"))
+    assert "fine_tuning" not in tuned.data["pruning"]
+
+
 def test_an_import_that_makes_no_configuration_says_what_is_missing(tmp_path):
     (tmp_path / "old.yaml").write_text("experiment: {name: x}\nmodel: {name: resnet18}\n")
     with pytest.raises(ConfigError, match=r"model: missing") as caught:

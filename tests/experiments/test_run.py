@@ -58,6 +58,7 @@ def test_the_directory_holds_what_the_catalogue_names(finished):
     figures = {file.stem for file in (finished / "figures").glob("*.png")}
     assert figures == {file.stem for file in (finished / "figures").glob("*.svg")}
     assert {"sensitivity_low", "sensitivity_high", "layer_heatmap", "rank_correlation"} <= figures
+    assert {"violin_weight_magnitude", "depth_profile"} <= figures
 
 
 def test_raw_scores_are_saved_for_every_channel(finished):

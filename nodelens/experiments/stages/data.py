@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any, ClassVar
 
 from nodelens.configs import Config
+from nodelens.data.datasets import dataset_names
+from nodelens.data.hub import is_hub_name
 from nodelens.experiments.artifacts import DATASET
 from nodelens.experiments.stage import Run, Stage
 
@@ -32,10 +35,16 @@ class DataStage(Stage):
 
     def protocol(self, config: Config) -> str:
         dataset = config.dataset
+        own = (
+            " A test split of its own is taken as it is, and then the rest is divided."
+            if dataset.name not in dataset_names() and is_hub_name(dataset.name)
+            else ""
+        )
         return (
-            f"{dataset.name} divided with seed {config.experiment.seed}, classes balanced:"
-            f" {dataset.test_fraction:.0%} test, {dataset.validation_fraction:.0%} validation,"
-            " the rest training. No sample is in two parts."
+            f"{Path(dataset.name).name} divided with seed {config.experiment.seed}, classes"
+            f" balanced where each has several rows: {dataset.test_fraction:.0%} test,"
+            f" {dataset.validation_fraction:.0%} validation, the rest training. No sample is in two"
+            f" parts.{own}"
         )
 
     def run(self, run: Run) -> str:

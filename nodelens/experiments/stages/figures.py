@@ -1,4 +1,4 @@
-"""Drawing the figures of a run, each as PNG and SVG."""
+"""Drawing the figures of a run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 from nodelens import figures
 from nodelens.configs import Config
 from nodelens.experiments.artifacts import FIGURES, RunResults
+from nodelens.experiments.drawing import formats_of
 from nodelens.experiments.drawing import save_figure as _save
 from nodelens.experiments.stage import Run, Stage
+from nodelens.experiments.stages.curves import pruning_curves
+from nodelens.result import LensResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,36 +23,49 @@ if TYPE_CHECKING:
 __all__ = ["FigureStage"]
 
 _LONGEST = 80
+_PROFILES = 4
+"""So many scores have violins, which take longer than histograms."""
 _MODES = {"low": "lowest first", "high": "highest first"}
 
 
 class FigureStage(Stage):
-    """Writes every figure as PNG and SVG, and a list of them with what each shows."""
+    """Writes every figure, and a list of them with what each shows."""
 
     name = "figures"
-    needs = ("data", "measure", "sensitivity", "analysis")
-    code = ("figures", "experiments/drawing.py", "experiments/stages/figures.py")
+    needs = ("data", "measure", "sensitivity", "pruning", "analysis")
+    code = (
+        "figures",
+        "experiments/drawing.py",
+        "experiments/stages/figures.py",
+        "experiments/stages/curves.py",
+    )
     derived = True
 
     def settings(self, run: Run) -> Any:
-        return {}
+        return {"formats": formats_of(run.config)}
 
     def protocol(self, config: Config) -> str:
         return (
             "Figures are drawn from the tables in results/ and analysis/; nothing is fitted or"
-            " smoothed."
+            " smoothed, but violins, which are kernel densities."
         )
 
     def run(self, run: Run) -> str:
         results = RunResults(run.folder.root)
-        drawings = [*_curves(results), *_tables(results), *_histograms(results)]
+        drawings = [
+            *_curves(results),
+            *pruning_curves(results),
+            *_tables(results),
+            *_profiles(results, run.config),
+            *_histograms(results),
+        ]
         listed = []
         for number, (entry, draw) in enumerate(drawings, start=1):
             width = _save(run, entry["file"], draw)
             listed.append({**entry, "width": width})
             run.advance(number, len(drawings))
         run.folder.write_json(FIGURES, listed)
-        return f"{len(listed)} figures as PNG and SVG"
+        return f"{len(listed)} figures as {' and '.join(formats_of(run.config)).upper()}"
 
 
 Drawing = tuple[dict[str, str], "Callable[[], Axes]"]
@@ -86,12 +102,36 @@ def _tables(results: RunResults) -> list[Drawing]:
     return drawings
 
 
+def _profiles(results: RunResults, config: Config) -> list[Drawing]:
+    """Violins, and ranks by depth, of the scores that channels are silenced by, or the first."""
+    scores, tables = results.scores, results.layer_ranks
+    asked = config.sensitivity.scores if config.sensitivity else scores.score_names
+    chosen = [name for name in asked if name in results.channels.columns][:_PROFILES]
+    drawings: list[Drawing] = []
+    for name in chosen:
+        values, unit = _by_channel(scores, name), scores.units.get(name, "")
+        draw = partial(figures.plot_violin, values, name=name, unit=unit)
+        entry = _entry(f"violin_{_slug(name)}", "violin", f"Violins of {name} by layer.")
+        drawings.append((entry, draw))
+    ranks = tables.loc[[name for name in chosen if name in tables.index]]
+    if ranks.notna().to_numpy().any() and len(ranks.columns) > 1:
+        alt = "Mean rank of each layer's channels, by depth."
+        draw = partial(figures.plot_depth, ranks, name="mean rank of channels")
+        drawings.append((_entry("depth_profile", "depth", alt), draw))
+    return drawings
+
+
+def _by_channel(scores: LensResult, name: str) -> dict[str, Any]:
+    """Return a score of the layers that have it by channel."""
+    found = scores.scores(name).items()
+    return {layer: tensor.numpy() for layer, tensor in found if tensor.ndim == 1}
+
+
 def _histograms(results: RunResults) -> list[Drawing]:
     scores = results.scores
     drawings: list[Drawing] = []
     for name in scores.score_names:
-        found = scores.scores(name).items()
-        values = {layer: tensor.numpy() for layer, tensor in found if tensor.ndim == 1}
+        values = _by_channel(scores, name)
         if not values:
             continue
         unit = scores.units.get(name, "")

@@ -58,9 +58,7 @@ class MeasureStage(Stage):
 
     def check(self, run: Run) -> None:
         network = build_network(run.config, run.splits)
-        model = run.config.model
-        known = model.checkpoint is None or model.initial_checkpoint is not None
-        known = known and not run.config.is_language_model
+        known = run.config.is_trained_here or run.config.model.initial_checkpoint is not None
         inputs = run.splits.train.tensors[0][:2]
         check_lenses(run.config, network, inputs, network.state_dict() if known else None)
         build_lens(run.config)

@@ -9,10 +9,12 @@ from torch import nn
 
 from nodelens.configs import Config
 from nodelens.experiments.artifacts import NETWORK, TRAINING
+from nodelens.experiments.language import shown_name
 from nodelens.experiments.networks import INITIAL, TRAINED, build_network, read_weights
 from nodelens.experiments.provenance import file_digest
 from nodelens.experiments.stage import Run, Stage
 from nodelens.experiments.training import accuracy, train
+from nodelens.model.fingerprint import model_fingerprint
 
 __all__ = ["NetworkStage"]
 
@@ -47,13 +49,18 @@ class NetworkStage(Stage):
             for key in ("checkpoint", "initial_checkpoint")
         }
         training = config.training.model_dump(mode="json") if not given["checkpoint"] else None
-        model = {"name": config.model.name, "options": config.model.options}
-        return {"seed": config.experiment.seed, "training": training, **model, **given}
+        told = {"seed": config.experiment.seed, "training": training, **given}
+        told |= {"name": shown_name(config), "options": config.model.options}
+        if config.training.epochs == 0 and not given["checkpoint"]:
+            told["weights"] = model_fingerprint(build_network(config, run.splits))
+        return told
 
     def protocol(self, config: Config) -> str:
         if config.model.checkpoint is not None:
             return f"{config.model.name} with weights from a checkpoint that was given."
         training = config.training
+        if training.epochs == 0:
+            return f"{shown_name(config)} with the weights that it came with."
         return (
             f"{config.model.name} trained for {training.epochs} epochs on the training rows alone"
             f" (Adam, learning rate {training.learning_rate:g} falling to 0 along a cosine, batches"
@@ -62,20 +69,18 @@ class NetworkStage(Stage):
         )
 
     def run(self, run: Run) -> str:
-        given = run.config.model.checkpoint is not None
-        network = self._given(run) if given else self._trained(run)
+        network = self._trained(run) if run.config.is_trained_here else self._given(run)
         tested = accuracy(network, run.splits.test)
         validated = accuracy(network, run.splits.validation)
         about = {
-            "name": run.config.model.name,
+            "name": shown_name(run.config),
             "parameters": sum(p.numel() for p in network.parameters()),
             "test_accuracy": tested,
             "validation_accuracy": validated,
         }
         run.folder.write_json(NETWORK, about)
         run.folder.write_tensors(TRAINED, network.state_dict())
-        source = "from a checkpoint" if given else f"{run.config.training.epochs} epochs"
-        return f"{run.config.model.name}, {source}: {tested:.1%} of the test rows right"
+        return f"{about['name']}, {_source(run.config)}: {tested:.1%} of the test rows right"
 
     def _given(self, run: Run) -> nn.Module:
         network = build_network(run.config, run.splits)
@@ -83,7 +88,8 @@ class NetworkStage(Stage):
             run.folder.write_tensors(
                 INITIAL, read_weights(run.config, "initial_checkpoint", network)
             )
-        network.load_state_dict(read_weights(run.config, "checkpoint", network))
+        if run.config.model.checkpoint is not None:
+            network.load_state_dict(read_weights(run.config, "checkpoint", network))
         return network.to(run.device)
 
     def _trained(self, run: Run) -> nn.Module:
@@ -101,3 +107,9 @@ class NetworkStage(Stage):
         )
         run.folder.write_table(TRAINING, pd.DataFrame([asdict(epoch) for epoch in history]))
         return network
+
+
+def _source(config: Config) -> str:
+    if config.model.checkpoint is not None:
+        return "from a checkpoint"
+    return f"{config.training.epochs} epochs" if config.training.epochs else "as it came"

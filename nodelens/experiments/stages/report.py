@@ -9,25 +9,46 @@ import pandas as pd
 
 from nodelens.configs import Config
 from nodelens.configs.document import write_yaml
-from nodelens.experiments.artifacts import CHANNELS, FIGURES, REPORT, SCORES, RunResults
+from nodelens.experiments.artifacts import (
+    CHANNELS,
+    FIGURES,
+    PRUNING,
+    PRUNING_PROTOCOL,
+    REPORT,
+    REPORT_JSON,
+    REPORT_MARKDOWN,
+    SCORES,
+    SHRUNK,
+    RunResults,
+)
 from nodelens.experiments.folder import RunFolder
 from nodelens.experiments.language import shown_name
-from nodelens.experiments.sections import section_digests
+from nodelens.experiments.sections import section_digests, shown_sections, with_sections
 from nodelens.experiments.stage import Run, Stage
 from nodelens.figures.style import shown_unit
-from nodelens.report import Figure, Findings, Page, Table, render_page
+from nodelens.report import (
+    Figure,
+    Findings,
+    Page,
+    Table,
+    channel_data,
+    render_markdown,
+    render_page,
+    report_data,
+)
 
-__all__ = ["ReportStage", "channel_data"]
+__all__ = ["ReportStage"]
 
-MOST_CHANNELS = 20_000
+MOST_NUMBERS = 1_500_000
+"""Numbers of channels on the page: it stays below 15 MB."""
 _PLACES = {"model": ("checkpoint", "initial_checkpoint"), "dataset": ("name", "folder")}
 
 
 class ReportStage(Stage):
-    """Writes `report.html`."""
+    """Writes the report as HTML, Markdown and JSON."""
 
     name = "report"
-    needs = ("data", "network", "measure", "sensitivity", "analysis", "figures")
+    needs = ("data", "network", "measure", "sensitivity", "pruning", "analysis", "figures")
     code = ("report", "figures/style.py", "experiments/sections.py", "experiments/stages/report.py")
     derived = True
 
@@ -41,7 +62,10 @@ class ReportStage(Stage):
         return "Every number on the page is read from the files of this run."
 
     def run(self, run: Run) -> str:
-        run.folder.write_text(REPORT, render_page(build_page(run.config, run.folder)))
+        page = build_page(run.config, run.folder)
+        run.folder.write_text(REPORT, render_page(page))
+        run.folder.write_text(REPORT_MARKDOWN, render_markdown(page))
+        run.folder.write_json(REPORT_JSON, report_data(page))
         size = run.folder.path(REPORT).stat().st_size
         return f"{REPORT}, one page of {size / 1e6:.1f} MB"
 
@@ -53,6 +77,8 @@ def build_page(config: Config, folder: RunFolder) -> Page:
     scores = results.scores
     means = results.layer_means
     provenance = results.provenance
+    channels = with_sections(results.channels, folder)
+    most = MOST_NUMBERS // max(1, channels.shape[1] - 2)
     tested = list(config.sensitivity.scores) if config.sensitivity else scores.score_names[:5]
     return Page(
         title=config.experiment.name,
@@ -61,9 +87,9 @@ def build_page(config: Config, folder: RunFolder) -> Page:
         curves=pictures["curve"],
         heatmap=next(iter(pictures["heatmap"]), None),
         correlation=next(iter(pictures["correlation"]), None),
-        histograms=pictures["histogram"],
-        channels=channel_data(results.channels.head(MOST_CHANNELS), scores.units, tested),
-        omitted=max(0, len(results.channels) - MOST_CHANNELS),
+        channels=channel_data(channels.head(most), scores.units, tested),
+        omitted=max(0, len(channels) - most),
+        parts=shown_sections(folder),
         accuracies=_accuracies(results.sensitivity),
         layer_means=Table(
             ["score", "unit", *means.columns],
@@ -80,37 +106,37 @@ def build_page(config: Config, folder: RunFolder) -> Page:
             (f"{SCORES}/", "raw scores of every channel (safetensors), units and options (JSON)"),
             (CHANNELS, "a row a channel, a column a score"),
             ("results/sensitivity.csv", "accuracy and loss by order and amount silenced"),
+            *_pruned(folder),
             ("figures/", "every figure as PNG and SVG"),
             ("analysis/", "rank correlations, means and ranks by layer, findings"),
+            ("report.md, report.json", "this report in two further forms"),
             ("provenance.json", "versions, seeds, protocol, digests of all files"),
         ],
     )
 
 
-def channel_data(
-    channels: pd.DataFrame, units: dict[str, str], tested: list[str]
-) -> dict[str, Any]:
-    """Return the table of channels as the page's script reads it, five digits a number."""
-    layers = list(dict.fromkeys(channels["layer"]))
-    number = {layer: index for index, layer in enumerate(layers)}
-    names = list(channels.columns[2:])
-    rows = [
-        [number[row[0]], int(row[1]), *(None if pd.isna(v) else float(f"{v:.5g}") for v in row[2:])]
-        for row in channels.itertuples(index=False, name=None)
+def _pruned(folder: RunFolder) -> list[tuple[str, str]]:
+    """Return the files that only a run which pruned has, with what each holds."""
+    told = [
+        (PRUNING, "what every pruned network does, a row each"),
+        (PRUNING_PROTOCOL, "protocol, the whole network, chance with intervals over seeds"),
+        (f"{SHRUNK}/report.json", "the network that was cut out: what it does, its size and time"),
     ]
-    shown = [name for name in names if name in tested] or names[:5]
-    scores = [{"name": n, "unit": shown_unit(units.get(n, "")), "shown": n in shown} for n in names]
-    return {"scores": scores, "layers": layers, "rows": rows}
+    return [(name, holds) for name, holds in told if folder.has(name)]
 
 
 def _pictures(folder: RunFolder) -> dict[str, list[Figure]]:
-    found: dict[str, list[Figure]] = {
-        kind: [] for kind in ("curve", "heatmap", "correlation", "histogram")
-    }
+    found: dict[str, list[Figure]] = {kind: [] for kind in ("curve", "heatmap", "correlation")}
     for entry in folder.read_json(FIGURES):
-        svg = folder.path(f"{entry['file']}.svg").read_bytes()
-        found[entry["kind"]].append(Figure(entry["name"], svg, entry["alt"], entry["width"]))
+        # The page draws histograms itself, of any score in any layer.
+        if entry["kind"] != "histogram":
+            found.setdefault(entry["kind"], []).append(_picture(folder, entry))
     return found
+
+
+def _picture(folder: RunFolder, entry: dict[str, Any]) -> Figure:
+    svg = folder.path(f"{entry['file']}.svg").read_bytes()
+    return Figure(entry["name"], svg, entry["alt"], entry["width"], file=entry["file"])
 
 
 def _accuracies(table: pd.DataFrame | None) -> Table | None:
