@@ -24,6 +24,7 @@ from nodelens.configs.sections.cluster import CausalConfig, ClusteringConfig, Ha
 from nodelens.configs.sections.evaluation import EvaluationSection
 from nodelens.configs.sections.figures import FiguresConfig
 from nodelens.configs.sections.pruning import PruningSection
+from nodelens.configs.sections.supernode import SupernodeSection
 from nodelens.configs.sections.tracking import TrackingConfig
 from nodelens.errors import ConfigError
 from nodelens.memory import as_bytes
@@ -234,6 +235,7 @@ class Config(Section):
     clustering: ClusteringConfig | None = None
     halo: HaloConfig | None = None
     causal: CausalConfig | None = None
+    supernode: SupernodeSection | None = None
     pruning: PruningSection | None = None
     evaluation: EvaluationSection | None = None
     figures: FiguresConfig = FiguresConfig()
@@ -292,6 +294,7 @@ class Config(Section):
                 *clusters,
                 ("dataset.tokens", dataset.tokens is not None),
                 ("dataset.block_size", dataset.block_size is not None),
+                ("supernode", self.supernode is not None),
                 *(
                     (f"evaluation.{key}", bool(getattr(judged, key)))
                     for key in ("block_size", "stride", "tokens", "tasks", "task_limit")

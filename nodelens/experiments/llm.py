@@ -12,6 +12,7 @@ from nodelens.experiments.stages.language import LanguageModelStage, TextStage
 from nodelens.experiments.stages.measure import MeasureStage
 from nodelens.experiments.stages.pruning import pruning_stages
 from nodelens.experiments.stages.report import ReportStage
+from nodelens.experiments.stages.supernodes import SupernodeStage
 
 __all__ = ["LLMAlignmentExperiment"]
 
@@ -27,6 +28,7 @@ class LLMAlignmentExperiment(Experiment):
             TextStage(),
             LanguageModelStage(),
             MeasureStage(),
+            *([SupernodeStage()] if self.config.supernode else []),
             *pruning_stages(self.config),
             AnalysisStage(),
             FigureStage(),

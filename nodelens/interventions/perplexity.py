@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ class Perplexity:
 
     `value` is exp(`loss`), `loss` the mean over all predicted tokens in nats. `standard_error` is
     that of `value` over blocks, None for a single one. `documents` is None where blocks were given.
+    `block_losses` are the mean losses of the blocks, in order, to draw blocks anew.
     """
 
     value: float
@@ -52,6 +53,7 @@ class Perplexity:
     max_tokens: int | None = None
     documents: int | None = None
     silenced: int = 0
+    block_losses: tuple[float, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         spread = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
@@ -137,6 +139,7 @@ def perplexity(
         max_tokens,
         blocks.documents,
         sum(len(part.indices) for part in parts_of(wrapper, condition)),
+        tuple((losses / terms).tolist()),
     )
 
 

@@ -1,0 +1,1 @@
+"""Supernodes and SCAR on a small open language model: which of the published claims hold there."""

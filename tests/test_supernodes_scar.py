@@ -1,0 +1,150 @@
+"""The supernode study: blocks of articles, intervals, verdicts, and a bundle that tells changes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nodelens.data.text import Document
+from nodelens.errors import InvalidValueError, OutputError, TooFewRowsError
+from projects.supernodes_scar.bundle import FILES, prepare, verify
+from projects.supernodes_scar.claims import _Ratio
+from projects.supernodes_scar.losses import known_losses
+from projects.supernodes_scar.run import _claim
+from projects.supernodes_scar.study import Settings, article_blocks
+from projects.supernodes_scar.tables import Losses, perplexity_table
+
+
+class Letters:
+    """A tokenizer of letters, whose end of text is 0."""
+
+    eos_token_id = 0
+
+    def __call__(self, text, /, **_):
+        return {"input_ids": [ord(letter) for letter in text]}
+
+
+def test_blocks_are_taken_from_the_articles_by_turns():
+    articles = [Document("one", "abcdef"), Document("two", "ghi"), Document("three", "j")]
+    blocks = article_blocks(articles, Letters(), 2, 5)
+    words = ["".join(chr(t) if t else "." for t in block) for block in blocks.tolist()]
+    assert words == ["ab", "gh", "j.", "cd", "i."]
+    with pytest.raises(TooFewRowsError, match="hold 6 blocks of 2, expected 7"):
+        article_blocks(articles, Letters(), 2, 7)
+
+
+def losses(**given):
+    rows = [
+        {"name": name, "group": "half", "seed": seed, "silenced": 1, "losses": each}
+        for name, seeds in given.items()
+        for seed, each in enumerate(seeds)
+    ]
+    return Losses(pd.DataFrame(rows), draws=500)
+
+
+def test_what_makes_a_block_hard_does_not_count_in_a_comparison():
+    hard = np.array([1.0, 2.0, 3.0, 4.0])
+    found = losses(dense=[hard], a=[hard + 1], b=[hard + 1.5])
+    ratio = found.ratio("b", "a")
+    assert [ratio.value, ratio.low, ratio.high] == pytest.approx([np.exp(0.5)] * 3)
+    alone = found.perplexity("a")
+    assert alone.value == pytest.approx(np.exp(3.5)) and alone.low < alone.value < alone.high
+
+
+def test_seeds_widen_the_interval_and_are_told_apart():
+    flat = np.ones(4)
+    found = losses(dense=[flat], random=[flat, flat + 1, flat + 2])
+    spread = found.perplexity("random")
+    assert spread.value == pytest.approx(np.exp(2)) and spread.low < 4 < 12 < spread.high
+    row = perplexity_table(found).set_index("condition").loc["random"]
+    assert row["seeds"] == 3
+    assert row["lowest seed"] == pytest.approx(np.e)
+    assert row["highest seed"] == pytest.approx(np.exp(3))
+
+
+@pytest.mark.parametrize(
+    ("gap", "options", "verdict"),
+    [
+        (-1.0, {}, "holds"),
+        (-1.0, {"far": 0.5}, "holds"),
+        (-0.1, {"far": 0.5}, "holds in direction, not in size"),
+        (1.0, {}, "does not hold: the opposite"),
+        (0.01, {"expected": "like"}, "holds: within 10%"),
+        (0.5, {"expected": "like"}, "does not hold"),
+    ],
+)
+def test_verdicts_follow_from_the_interval(gap, options, verdict):
+    block = np.array([1.0, 2.0])
+    found = losses(dense=[block], a=[block + gap], b=[block])
+    assert _Ratio("text", "asked here", "a", "b", **options).judged(found)["verdict"] == verdict
+
+
+def test_an_interval_around_one_decides_nothing():
+    found = losses(dense=[np.zeros(4)], a=[np.array([-1.0, 1, -1, 1])], b=[np.zeros(4)])
+    for options in ({}, {"expected": "like"}):
+        judged = _Ratio("text", "asked here", "a", "b", **options).judged(found)
+        assert judged["verdict"] == "not decided"
+
+
+def test_a_line_that_was_cut_off_is_measured_again(tmp_path):
+    path = tmp_path / "losses.jsonl"
+    path.write_text('{"name": "dense", "losses": [1.0]}\n{"name": "ha')
+    assert list(known_losses(path)["name"]) == ["dense"]
+    assert path.read_text().endswith("]}\n")
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path):
+    _claim(tmp_path, Settings(tokens=512))
+    _claim(tmp_path, Settings(tokens=512))
+    with pytest.raises(InvalidValueError, match="'tokens': 512"):
+        _claim(tmp_path, Settings(tokens=1024))
+
+
+def test_no_folder_of_a_model_is_told():
+    assert Settings(model="/home/me/llama").plain()["model"] == "llama"
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in FILES:
+        (run / name).write_text("{}\n")
+    return prepare(run, tmp_path / "bundle")
+
+
+def test_a_bundle_is_verified_as_it_was_prepared(bundle):
+    told = json.loads((bundle / "manifest.json").read_text())["sha256"]
+    assert {*FILES, "README.md"} == told.keys()
+    assert verify(bundle) == []
+
+
+def test_every_change_of_a_bundle_is_told(bundle):
+    (bundle / "claims.csv").write_text("x\n")
+    (bundle / "overlap.csv").unlink()
+    (bundle / "model.safetensors").write_bytes(b"")
+    problems = " ".join(verify(bundle))
+    assert "'claims.csv' has another checksum" in problems
+    assert "'overlap.csv' is missing" in problems
+    assert "'model.safetensors' is not in the manifest" in problems
+
+
+@pytest.mark.parametrize("path", ["/home/me/x", "C:\\\\Users", '"/root/.cache"'])
+def test_a_path_of_a_machine_is_not_passed_on(tmp_path, path):
+    for name in FILES:
+        (tmp_path / name).write_text("{}\n")
+    (tmp_path / "about.json").write_text(path)
+    with pytest.raises(InvalidValueError, match=r"about\.json.*path of a machine"):
+        prepare(tmp_path, tmp_path / "bundle")
+
+
+def test_an_unfinished_run_and_a_used_folder_are_refused(tmp_path, bundle):
+    with pytest.raises(OutputError, match=r"no 'about\.json'"):
+        prepare(tmp_path / "nothing", tmp_path / "other")
+    with pytest.raises(InvalidValueError, match="expected a new folder"):
+        prepare(tmp_path / "run", bundle)
+    with pytest.raises(OutputError, match="no manifest"):
+        verify(tmp_path)
