@@ -27,15 +27,15 @@ early; one that turns round at the end says nothing before.
 ## Method
 
 `nodelens.analysis.dynamics.dynamics(scores, steps, losses)` takes scores of a layer,
-`(checkpoints, channels)`; `score_checkpoints(model, files, score)` makes them from safetensors files
-or state dicts of one model, whose own weights are there again afterwards.
+`(checkpoints, channels)`; `score_checkpoints(model, files, score)` makes them from safetensors
+files or state dicts of one model, whose own weights are there again afterwards.
 
 | field | what it is |
 |---|---|
 | `final` | the score at the last checkpoint, of every channel |
 | `slope`, `tau` | slope of the line on the step or its logarithm, and Kendall's tau with it |
 | `loss` | Spearman correlation of the channel's score with the loss, over checkpoints |
-| `neighbours`, `with_last` | Spearman correlation over channels with the checkpoint before, with the last |
+| `neighbours`, `with_last` | Spearman correlation with the checkpoint before, and with the last |
 | `top_overlap` | share of the last one's top tenth that is in the top tenth already |
 
 ```python
@@ -57,7 +57,7 @@ print([round(v, 3) for v in found.slope.tolist()], found.tau.tolist(), found.los
 {end:.2f}), scored on the training images. Means over the three hidden layers; made by
 `python -m projects.training_dynamics`.
 
-![Agreement of every checkpoint's scores with the last, and of the top tenth](images/training-dynamics.png)
+![Agreement of every checkpoint's scores with the last](images/training-dynamics.png)
 
 {table}
 All checkpoints: [training-dynamics.csv](data/training-dynamics.csv).
@@ -69,8 +69,8 @@ correlation with the test loss.
 ## Limits
 
 - One run with one seed: which channels win depends on it, how soon a score settles does less so.
-- With few checkpoints tau and the correlation with the loss are coarse; over a run nearly everything
-  correlates with the loss, for both move with time. That is no evidence of a cause.
+- With few checkpoints tau and the correlation with the loss are coarse; over a run nearly
+  everything correlates with the loss, for both move with time. That is no evidence of a cause.
 - The top tenth of 16 channels is 2: its overlap moves in steps of a half.
 """
 

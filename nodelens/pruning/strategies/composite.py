@@ -101,9 +101,9 @@ class ClusterAware(ByRoles):
     The part `protect` with the highest rq - redundancy of each layer is the last to go. With
     `redundant_first` what is of the redundant kind goes first. Kinds are those that
     `MetricSpaceClustering(n_clusters, seed, type_mapping)` finds in the three scores of a layer,
-    but where `types` `{layer: kinds}` gives them. `halo` `{layer: influence}` adds `halo_weight` times the
-    normalised influence. Each of `synergy_pairs` `{layer: [(i, j)]}` counts as the higher of the
-    two, so that pairs stay together.
+    but where `types` `{layer: kinds}` gives them. `halo` `{layer: influence}` adds `halo_weight`
+    times the normalised influence. Each of `synergy_pairs` `{layer: [(i, j)]}` counts as the higher
+    of the two, so that pairs stay together.
     """
 
     options: ClassVar[Mapping[str, Any]] = {

@@ -62,8 +62,8 @@ def kinds_by(
     """
     if types is not None and name in types:
         return _checked(types[name], name, len(own["rq"]))
-    scores = (own[role].numpy() for role in ("rq", "redundancy", "synergy"))
-    return clusters.fit(*scores, layer_name=name).channel_types
+    rq, redundancy, synergy = (own[role].numpy() for role in ("rq", "redundancy", "synergy"))
+    return clusters.fit(rq, redundancy, synergy, layer_name=name).channel_types
 
 
 def _checked(kinds: Sequence[str], name: str, size: int) -> Sequence[str]:
