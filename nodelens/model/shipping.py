@@ -15,6 +15,8 @@ from nodelens.errors import InvalidValueError
 
 __all__ = ["packages_of", "run_shipped", "sources", "writable"]
 
+_NOT_OF_LENSES = {"cli", "configs", "experiments", "figures", "report", "testing", "tracking"}
+"""Parts of nodelens that come after lenses, so that none needs them in its pass."""
 _EVERYWHERE = {"builtins", "torch", "numpy", "transformers", *sys.stdlib_module_names}
 
 
@@ -69,9 +71,9 @@ def packages_of(classes: Iterable[type]) -> frozenset[str]:
 
 @lru_cache(maxsize=8)
 def sources(packages: frozenset[str]) -> bytes:
-    """Return the text of every module of some packages, compressed.
+    """Return the text of every module of some packages, of nodelens's what a pass may need.
 
-    Raises InvalidValueError for a package that has no files, such as a notebook.
+    Compressed. Raises InvalidValueError for a package that has no files, such as a notebook.
     """
     texts: dict[str, tuple[bool, str]] = {}
     for package in sorted(packages):
@@ -91,6 +93,8 @@ def _texts(package: str, file: Path) -> dict[str, tuple[bool, str]]:
     found = {}
     for path in sorted(file.parent.rglob("*.py")):
         *parents, last = path.relative_to(file.parent).with_suffix("").parts
+        if package == "nodelens" and not _NOT_OF_LENSES.isdisjoint(parents):
+            continue
         is_package = last == "__init__"
         name = ".".join([package, *parents, *([] if is_package else [last])])
         found[name] = (is_package, path.read_text("utf-8"))
