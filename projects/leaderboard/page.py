@@ -78,7 +78,13 @@ def written(folder: Path) -> Path:
     for name in known:
         about = json.loads((folder / f"{name}.json").read_text())
         table = pandas.read_csv(folder / f"{name}.csv")
-        parts += [_facts(about), _figure(name, about), _table(table), _families(table)]
+        parts += [
+            _facts(about),
+            _figure(name, about),
+            _table(table),
+            _families(table),
+            _curves(table),
+        ]
     PAGE.write_text("\n".join(parts))
     return PAGE
 
@@ -144,6 +150,18 @@ def _families(table: pandas.DataFrame) -> str:
     best = table[table["family"] != "control"].groupby("family", sort=False).first()
     told = [f"{name} {row['spearman']:.2f} ({row['score']})" for name, row in best.iterrows()]
     return "Best of each family: " + ", ".join(told) + ".\n"
+
+
+def _curves(table: pandas.DataFrame) -> str:
+    """The three lowest curves, and the control's."""
+    known = table.dropna(subset=["curve_loss"]).sort_values("curve_loss", kind="stable")
+    control = known[known["family"] == "control"]
+    best = known[known["family"] != "control"].head(3)
+    if best.empty:
+        return ""
+    rows = [*best.iterrows(), *control.iterrows()]
+    told = [f"{row['score']} {_interval(row, 'curve_loss')}" for _, row in rows]
+    return "Lowest curves, and the control's: " + ", ".join(told) + ".\n"
 
 
 def _interval(row: Any, name: str) -> str:
