@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,7 +68,11 @@ def run(
             shown = is_first() and not as_json
             results = experiment.run(resume=resume, shard=shard, progress=shown, only=only)
         if only is not None:
-            console().print(f"\nStage {only}: {results.directory}", markup=False)
+            out = console()
+            out.print(f"\nStage {only}: {results.directory}", markup=False)
+            if only != "report":
+                again = shlex.join(["nodelens", "report", str(results.directory)])
+                out.print(f"Into the report with: {again}", markup=False)
         elif shard is not None:
             console().print(f"\nShard {shard}: {results.directory}", markup=False)
         elif is_first():
