@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
+    from rich.table import Table
 
 __all__ = ["print_prose", "print_table"]
 
 
 def print_table(out: Console, title: str, table: pd.DataFrame) -> None:
     """Print a table below its title, what all its rows share, and its notes."""
-    from rich.markup import escape
-    from rich.table import Table
-
     notes = list(dict.fromkeys(filter(None, table.get("note", ()))))
     table = table.drop(columns="note", errors="ignore").dropna(axis="columns", how="all")
     shared = [name for name in table if len(table) > 1 and table[name].nunique(dropna=False) == 1]
-    printed = Table(box=None, pad_edge=False)
-    for name in table.columns.drop(shared):
-        cells = list(map(_cell, table[name]))
-        longest = max(len(word) for cell in cells for word in (cell or " ").split(" "))
-        side = "right" if _is_numbers(table[name]) else "left"
-        printed.add_column(_word(name), justify=side, min_width=longest)
-    for row in table.drop(columns=shared).itertuples(index=False, name=None):
-        printed.add_row(*(escape(_cell(value)) for value in row))
     out.print(f"\n{title}", style="bold", markup=False)
-    for line in _sentences(table, shared, notes):
-        print_prose(out, line, style="dim")
-    out.print(printed)
+    if shared:
+        facts = (f"{_word(name)} {_cell(table[name].iloc[0])}" for name in shared)
+        print_prose(out, ", ".join(facts), style="dim")
+    for note in notes:
+        print_prose(out, note, style="dim")
+    out.print(_printed(table.drop(columns=shared)))
 
 
 def print_prose(out: Console, text: str, style: str | None = None) -> None:
@@ -39,11 +31,22 @@ def print_prose(out: Console, text: str, style: str | None = None) -> None:
     out.print(text, style=style, markup=False, soft_wrap=not out.is_terminal)
 
 
-def _sentences(table: pd.DataFrame, shared: list[str], notes: list[str]) -> Iterator[str]:
-    """What holds for every row, and what rows remark on."""
-    if shared:
-        yield ", ".join(f"{_word(name)} {_cell(table[name].iloc[0])}" for name in shared)
-    yield from notes
+def _printed(table: pd.DataFrame) -> Table:
+    """The table with no column narrower than its longest word, and numbers to the right."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    printed = Table(box=None, pad_edge=False)
+    for name in table:
+        words = [word for value in table[name] for word in _cell(value).split(" ")]
+        printed.add_column(
+            _word(name),
+            justify="right" if _is_numbers(table[name]) else "left",
+            min_width=max(map(len, words)),
+        )
+    for row in table.itertuples(index=False, name=None):
+        printed.add_row(*(escape(_cell(value)) for value in row))
+    return printed
 
 
 def _is_numbers(column: pd.Series) -> bool:
