@@ -64,7 +64,8 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, desk: Path) -> None:
 
 @pytest.mark.slow
 def test_an_experiment_runs_from_python_as_its_page_says(desk: Path) -> None:
-    code = "".join(blocks(ROOT / "docs/experiments.md", "python", "python no-run"))
+    page = (ROOT / "docs/experiments.md").read_text("utf-8").partition("## From Python")[2]
+    code = "".join(found["body"] for found in BLOCK.finditer(page) if "python" in found["kind"])
     assert "Experiment(config).run()" in code
     type_in(desk, [sys.executable, "-c", f"{code}\nprint(scores.score_names)"])
 
