@@ -17,6 +17,7 @@ from nodelens.errors import (
     nearest,
 )
 from nodelens.model.layers import Layer
+from nodelens.model.loaded import check_loaded
 from nodelens.model.wrapper import ModelWrapper
 
 __all__ = [
@@ -104,6 +105,7 @@ def parts_of(wrapper: ModelWrapper, condition: Condition) -> list[Part]:
     Raises InvalidValueError, LayerNotFoundError and ShapeError for what cannot be silenced.
     """
     _check(condition)
+    check_loaded(wrapper.module)
     found: dict[str, Part] = {}
     for name in known_layers(wrapper, condition.channels):
         layer, site = wrapper.layers[name], condition.site_of(name)

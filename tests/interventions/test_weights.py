@@ -1,4 +1,4 @@
-"""Single weights silenced inside a trace: as a copy whose weights are zeroed, and nothing written."""
+"""Single weights silenced inside a trace: as in a copy with zeros there, and nothing written."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from nodelens.model import wrap
 from nodelens.errors import IncompatibleModelError, InvalidValueError, ShapeError
 from nodelens.interventions import Condition, evaluate, silenced, silenced_outputs
+from nodelens.model import wrap
 from nodelens.testing.subjects import SUBJECTS
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nodelens import Lens
-from nodelens.errors import InvalidValueError
+from nodelens.errors import IncompatibleModelError, InvalidValueError
 from nodelens.interventions import evaluate
 from nodelens.pruning import get_pruning_strategy, list_pruning_strategies
 from nodelens.pruning.sensitivity import evaluate_masks, measure_sensitivity
@@ -184,3 +184,21 @@ def test_single_weights_are_probed_as_a_copy_without_them(name, options):
     assert float(scores["loss_pruned"][-1]) == pytest.approx(evaluate(copy, batches).loss)
     assert scores["removed"][-1] == pytest.approx(0.5, abs=0.02)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda model, batch: get_pruning_strategy("magnitude").scores(model),
+        lambda model, batch: get_pruning_strategy("taylor").scores(model, [batch]),
+        lambda model, batch: get_pruning_strategy("wanda").prune(model[0], batch[0]),
+        lambda model, batch: Lens.from_name("prune_magnitude").analyse(model, batch),
+        lambda model, batch: Lens.from_name("ablation", channels={"0": [1]}).analyse(model, batch),
+        lambda model, batch: evaluate(model, [batch], {"0": [1]}),
+    ],
+)
+def test_a_model_on_the_meta_device_is_refused(act):
+    with torch.device("meta"):
+        model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, 3))
+    with pytest.raises(IncompatibleModelError, match=r"are on the meta device .*load the weights"):
+        act(model, (torch.randn(5, 4), torch.zeros(5, dtype=torch.long)))
