@@ -21,8 +21,9 @@ BLOCK = re.compile(r"^```(?P<kind>sh|yaml|python|python no-run)\n(?P<body>.*?)^`
 NAMED = re.compile(r"outputs/(\w+)")
 
 
-def blocks(page: Path, *kinds: str) -> list[str]:
-    found = BLOCK.finditer(page.read_text("utf-8"))
+def blocks(page: Path, *kinds: str, behind: str = "") -> list[str]:
+    text = page.read_text("utf-8")
+    found = BLOCK.finditer(text.partition(behind)[2] if behind else text)
     return [block["body"] for block in found if block["kind"] in kinds]
 
 
@@ -64,7 +65,8 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, desk: Path) -> None:
 
 @pytest.mark.slow
 def test_an_experiment_runs_from_python_as_its_page_says(desk: Path) -> None:
-    code = "".join(blocks(ROOT / "docs/experiments.md", "python", "python no-run"))
+    page, kinds = ROOT / "docs/experiments.md", ("python", "python no-run")
+    code = "".join(blocks(page, *kinds, behind="## From Python\n"))
     assert "Experiment(config).run()" in code
     type_in(desk, [sys.executable, "-c", f"{code}\nprint(scores.score_names)"])
 
