@@ -17,6 +17,7 @@ from nodelens.errors import (
     nearest,
 )
 from nodelens.model import ModelWrapper, wrap
+from nodelens.model.loaded import check_loaded
 from nodelens.pruning.config import PruningConfig, check_amount
 from nodelens.pruning.masks import (
     as_rows,
@@ -157,6 +158,7 @@ class Strategy(ABC):
 
     def _batches(self, model: ModelWrapper, batches: Iterable[Any] | None) -> Iterable[Any]:
         """Return the batches, once the first has shown the model's route."""
+        check_loaded(model.module)
         if batches is None:
             if self.needs:
                 raise InvalidValueError(f"it needs {' and '.join(self.needs)}: give batches")

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from nodelens.errors import InvalidValueError, ShapeError
+from nodelens.interventions import Condition
 from nodelens.model import ModelWrapper
 from nodelens.model.layers import weight_rows
 from nodelens.model.selection import compiled, in_forward_order, select
 
-__all__ = ["Units", "prunable", "site_of", "sites", "units_of"]
+__all__ = ["Units", "condition_of", "prunable", "site_of", "units_of"]
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,13 @@ def site_of(model: ModelWrapper, name: str, size: int) -> str:
     )
 
 
-def sites(model: ModelWrapper, masks: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return where each layer's mask applies, as `silenced_outputs` takes it."""
-    return {name: site_of(model, name, len(mask)) for name, mask in masks.items()}
+def condition_of(model: ModelWrapper, masks: Mapping[str, Tensor]) -> Condition:
+    """Return the probe that silences what masks do not keep: channels, units or single weights."""
+    silent = {name: ~mask for name, mask in masks.items() if not bool(mask.all())}
+    channels = {name: mask for name, mask in silent.items() if mask.ndim == 1}
+    where = {name: site_of(model, name, len(mask)) for name, mask in channels.items()}
+    weights = {name: mask for name, mask in silent.items() if mask.ndim > 1}
+    return Condition(channels, site=where, weights=weights)
 
 
 def _reached(model: ModelWrapper) -> list[str]:
