@@ -20,7 +20,7 @@ from nodelens.analysis.supernodes import (
 )
 from nodelens.configs import Config
 from nodelens.errors import InvalidValueError
-from nodelens.experiments.artifacts import RunResults
+from nodelens.experiments.artifacts import SUPERNODES, RunResults
 from nodelens.experiments.lenses import build_lens, gives_score
 from nodelens.experiments.sections import Drawing, leave_section
 from nodelens.experiments.stage import Run, Stage
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SupernodeStage"]
 
-LAYERS = "results/supernodes.csv"
 OVERLAP = "results/supernode_overlap.csv"
 UNITS = "results/supernode_units.csv"
 SHARES = (0.01, 0.05, 0.1)
@@ -87,7 +86,7 @@ class SupernodeStage(Stage):
             for name, found in scores.items()
         }
         layers = pd.DataFrame([_layer(name, scores[name], units[name]) for name in scores])
-        run.folder.write_table(LAYERS, layers)
+        run.folder.write_table(SUPERNODES, layers)
         run.folder.write_table(
             UNITS, pd.concat([table.assign(layer=name) for name, table in units.items()])
         )
@@ -246,7 +245,7 @@ def _said(layers: pd.DataFrame, score: str) -> dict[str, Any]:
         "answers": "matter",
         "numbers": (SectionNumber(value=f"{middle:.0%}", label=f"of {score} in the top 1%"),),
         "tables": (
-            SectionTable(file=LAYERS, title="Blocks"),
+            SectionTable(file=SUPERNODES, title="Blocks"),
             SectionTable(file=OVERLAP, title="Overlap with other scores"),
         ),
         "channels": UNITS,
