@@ -68,8 +68,8 @@ def _damages(run: Run) -> list[Drawing]:
     units, found = RunResults(run.folder.root).scores.units, []
     for name, rows in run.folder.read_table(VALIDATION).groupby("score", sort=False):
         table = rows.drop(columns="score").rename(columns={"value": "score"})
-        options = {"name": str(name), "unit": units.get(str(name), "")}
-        draw = partial(figures.plot_damage, table, **options)
+        unit = units.get(str(name), "")
+        draw = partial(figures.plot_damage, table, name=str(name), unit=unit)
         alt = f"What silencing a channel alone costs, against its {name}."
         found.append(Drawing(f"damage_{name}", alt, draw))
     return found

@@ -87,9 +87,15 @@ def _drawings(clusters: pd.DataFrame, layers: pd.DataFrame) -> list[Drawing]:
             for name, rows in clusters.groupby("type", sort=False)
         }
         alt = f"{feature} of the channels of every type, z-scored over their layers."
-        draw = partial(figures.plot_violin, values, name=feature, unit="z")
+        draw = partial(_draw_violins, values, feature)
         found.append(Drawing(f"types_{feature}", alt, draw))
     return found
+
+
+def _draw_violins(values: Any, feature: str) -> Axes:
+    ax = figures.plot_violin(values, name=feature, unit="z")
+    ax.set_xlabel("type of channel")
+    return ax
 
 
 def _draw(mine: pd.DataFrame, row: Any, solid: bool = False) -> Axes:

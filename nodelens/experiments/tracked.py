@@ -138,16 +138,19 @@ def _pruning(folder: RunFolder) -> Numbers:
     tuned = tested["tuned"].map({True: "/tuned", False: ""})
     tested = tested.assign(order=tested["strategy"] + "/" + tested["mode"] + tuned)
     for amount, rows in tested.groupby("amount"):
-        means = rows.groupby("order")[measures].mean().stack().items()
-        found = {f"pruned/{order}/{name}": float(value) for (order, name), value in means}
+        means = rows.groupby("order")[measures].mean().to_dict("index").items()
+        found = {
+            f"pruned/{order}/{name}": float(value)
+            for order, values in means
+            for name, value in values.items()
+        }
         yield found, round(100 * float(str(amount)))
 
 
 def _by_layer(folder: RunFolder, *, file: str, what: str) -> Numbers:
     """Yield the numbers of a table with a row a layer, counted from 0."""
-    for number, row in enumerate(
-        folder.read_table(file).select_dtypes("number").to_dict("records")
-    ):
+    table = folder.read_table(file).select_dtypes("number")
+    for number, row in enumerate(table.to_dict("records")):
         yield {f"{what}/{name}": float(v) for name, v in row.items() if v == v}, number
 
 

@@ -28,6 +28,7 @@ from nodelens.experiments import (
     cluster_section,
     experiment_for,
     leave_section,
+    rebuild_report,
     sections,
 )
 from nodelens.experiments.folder import RunFolder
@@ -437,6 +438,9 @@ def test_a_stage_of_ones_own_is_run_told_of_and_kept(copy):
     assert ">Large weights</h2>" in page and "So &lt;large&gt;." in page
     assert "Weights are large." in RunResults(copy).findings["sentences"]
     assert (copy / "figures/largest.svg").exists() and "All of them" in page
+    # Its section is in the folder: the stage itself is not needed to report on it.
+    for made in (rebuild_report(copy), analyse(copy, copy.parent / "elsewhere")):
+        assert ">Large weights</h2>" in made.report.read_text()
     before = (copy / "results/largest.csv").stat().st_mtime_ns
     Own(config).run(progress=False, resume=True)
     assert (copy / "results/largest.csv").stat().st_mtime_ns == before
