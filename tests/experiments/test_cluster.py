@@ -7,6 +7,7 @@ import re
 import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ from nodelens.experiments import (
 )
 from nodelens.experiments.folder import RunFolder
 from nodelens.experiments.splits import load_splits
+from nodelens.experiments.stages import clusters
 from nodelens.experiments.stages import figures as figures_stage
 from nodelens.experiments.stages.causal import CausalStage
 from nodelens.experiments.stages.clusters import ClusteringStage, adjusted
@@ -281,6 +283,9 @@ def test_planted_kinds_are_recovered_and_noise_is_called_none(copy):
     assert list(mine["type"]) == [expected[i % 4] for i in range(14)]
     layers = results.table("results/cluster_layers.csv").set_index("layer")
     assert list(layers["verdict"]) == ["structure", "no structure"]
+    # Two layers: the smaller p-value counts twice, up to the larger.
+    low, high = sorted(layers["p_value"])
+    assert sorted(layers["p_adjusted"]) == pytest.approx([min(2 * low, high), high])
     told = json.loads((copy / "analysis/sections/clustering.json").read_text())
     assert told["sentence"] == "Channels fall into kinds, tighter than noise gives, in `fc1` alone."
     assert any(s.startswith("No structure: `fc2`") for s in told["findings"])
@@ -288,6 +293,41 @@ def test_planted_kinds_are_recovered_and_noise_is_called_none(copy):
     layers["worthless"] = 5
     said = cluster_section._worthless(layers.reset_index())
     assert said.startswith("Channels of importance 0: 5 of 14 in `fc1`. Clusters may be there")
+
+
+def test_options_of_the_section_reach_what_they_are_of(tmp_path, monkeypatch):
+    given = tiny(
+        tmp_path,
+        ("clustering.n_clusters", 3),
+        ("clustering.seed", 9),
+        ("clustering.type_mapping", "global"),
+    ).clustering
+    made = clusters._clusterer(given)
+    options = (made.n_clusters, made.seed, made.type_mapping, made.shuffles)
+    assert options == (3, 9, "global", 19)
+    told = {}
+    monkeypatch.setattr(clusters, "stability", lambda found, **options: told.update(options) or 1.0)
+    columns = torch.rand(3, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scores = dict(zip(("quotient", "redundancy", "synergy"), 1 + columns, strict=True))
+    found = clusters._clusters(given, "fc", scores)
+    row = clusters._layer(given, found)
+    assert told == {"samples": 2, "seed": 9}
+    assert (row["within"], row["within_noise"]) == (
+        found.structure.within,
+        found.structure.null_mean,
+    )
+    asked = []
+    monkeypatch.setattr(clusters, "ablations", lambda *given: asked.append(given[1:]) or {})
+    run = SimpleNamespace(config=SimpleNamespace(clustering=given), advance=lambda *_: None)
+    clusters._ablations(run, {"fc": scores})
+    assert asked == [(*scores.values(), "fc")]
+
+
+def test_the_worth_of_a_type_is_the_mean_rank_of_its_channels():
+    found = SimpleNamespace(layer_name="fc", channel_types=["a", "b", "b", "a"])
+    metrics = {"fc": {"importance": torch.tensor([4.0, 1.0, 2.0, 3.0])}}
+    table = clusters._worth("size", metrics, [found])
+    assert table[["type", "mean_rank"]].values.tolist() == [["a", 0.875], ["b", 0.375]]
 
 
 def test_matched_controls_take_as_many_of_every_layer():

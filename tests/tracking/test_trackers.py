@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import warnings
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from nodelens.configs.config_loader import parse_config
 from nodelens.errors import ConfigError, TrackingWarning, UnknownNameError, UnknownOptionError
+from nodelens.experiments import Run
+from nodelens.experiments import tracked as followed
 from nodelens.experiments.folder import RunFolder
 from nodelens.experiments.tracked import check_tracking, numbers_of
+from nodelens.statistics.distributed import Ranks
 from nodelens.tracking import Trackers, check_tracker, make_tracker, registry, tracker_names
+from nodelens.tracking.mlflow import _ALLOWED, _files_allowed
+from nodelens.tracking.wandb import WandbTracker
 
 CALLS = ("start", "log", "log_file", "finish")
 
@@ -175,6 +184,55 @@ def test_numbers_of_a_run_are_those_of_its_tables(tmp_path):
         "silenced/random/random": pytest.approx(0.3),
     }
     assert list(numbers_of(folder, "report.html")) == []
+
+
+@contextmanager
+def following(monkeypatch, folder, rank=0):
+    """Follow a run by a tracker that listens."""
+    heard = Listening()
+    monkeypatch.setattr(followed, "make_tracker", lambda name, options: heard)
+    section = "tracking: {trackers: [{name: wandb, options: {entity: secret}}]}"
+    run = Run(parse_config(f"{CONFIG}{section}\n"), RunFolder(folder), ranks=Ranks(index=rank))
+    with followed.tracked(run, SimpleNamespace(data={"stages": {}}), logging.getLogger("x")):
+        yield heard
+
+
+def test_a_tracker_hears_the_configuration_but_for_tracking_and_how_it_ended(monkeypatch, tmp_path):
+    with following(monkeypatch, tmp_path) as heard:
+        pass
+    what, name, config, folder = heard.told[0]
+    assert (what, name, folder) == ("start", "first", tmp_path / "tracking/wandb")
+    assert "model" in config and "tracking" not in config
+    assert heard.told[-1] == ("finish", "finished")
+    for raised, status in ((KeyboardInterrupt, "interrupted"), (ValueError, "failed")):
+        with pytest.raises(raised), following(monkeypatch, tmp_path) as heard:
+            raise raised
+        assert heard.told[-1] == ("finish", status)
+
+
+def test_one_process_of_a_run_tracks(monkeypatch, tmp_path):
+    with following(monkeypatch, tmp_path, rank=1) as heard:
+        pass
+    assert heard.told == []
+
+
+def test_wandb_has_a_step_for_each_part():
+    rows: list[dict] = []
+    tracker = WandbTracker()
+    tracker._run = SimpleNamespace(define_metric=lambda *_, **__: None, log=rows.append)
+    tracker.log({"training/loss": 0.5}, 3)
+    assert rows == [{"training/loss": 0.5, "training/step": 3}]
+
+
+def test_the_variable_of_mlflow_is_set_for_a_moment(monkeypatch):
+    for before in (None, "false"):
+        if before is None:
+            monkeypatch.delenv(_ALLOWED, raising=False)
+        else:
+            monkeypatch.setenv(_ALLOWED, before)
+        with _files_allowed():
+            assert os.environ[_ALLOWED] == (before or "true")
+        assert os.environ.get(_ALLOWED) == before
 
 
 def test_numbers_of_later_stages_are_those_of_their_tables(tmp_path):
