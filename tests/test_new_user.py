@@ -16,7 +16,7 @@ from nodelens.configs.config_loader import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TYPED = ["docs/first-steps.md", "docs/experiments.md"]
+TYPED = ["README.md", "docs/first-steps.md", "docs/experiments.md"]
 BLOCK = re.compile(r"^```(?P<kind>sh|yaml|python|python no-run)\n(?P<body>.*?)^```$", re.M | re.S)
 NAMED = re.compile(r"outputs/(\w+)")
 
@@ -56,7 +56,7 @@ def type_in(desk: Path, command: list[str]) -> None:
 def test_the_commands_of_a_page_do_what_it_says(page: str, desk: Path) -> None:
     for name, text in configurations(ROOT / page).items():
         (desk / name).write_text(text)
-    typed = blocks(ROOT / page, "sh")
+    typed = [block for block in blocks(ROOT / page, "sh") if not block.startswith("make ")]
     assert typed
     for block in typed:
         type_in(desk, ["sh", "-ec", block])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +16,7 @@ from nodelens.interventions import means
 from nodelens.interventions.channels import Condition
 from nodelens.model import ModelWrapper
 from nodelens.pruning.finetune import finetune
-from nodelens.pruning.units import sites
+from nodelens.pruning.units import condition_of
 
 __all__ = ["Mask", "Pruner"]
 
@@ -35,7 +35,7 @@ class Mask:
     @property
     def channels(self) -> int:
         """Return how many channels there were."""
-        return sum(len(keep) for keep in self.keep.values())
+        return sum(keep.numel() for keep in self.keep.values())
 
 
 class Pruner:
@@ -61,10 +61,8 @@ class Pruner:
 
     def condition(self, mask: Mask) -> Condition:
         """Return the probe that silences what the mask leaves out."""
-        where = sites(self.model, mask.keep)
-        channels = {name: ~keep for name, keep in mask.keep.items() if not bool(keep.all())}
-        value = self._mean(where) if self.section.value == "mean" else "zero"
-        return Condition(channels, value=value, site=where)
+        found = condition_of(self.model, mask.keep)
+        return replace(found, value=self._mean(found)) if self.section.value == "mean" else found
 
     def tuned(self, mask: Mask) -> ModelWrapper:
         """Return a copy trained with the mask on training rows, its epoch chosen on validation."""
@@ -91,9 +89,10 @@ class Pruner:
             self._scored = key, scores, budget
         return self._scored[1:]
 
-    def _mean(self, where: Mapping[str, str]) -> dict[str, Tensor]:
+    def _mean(self, condition: Condition) -> dict[str, Tensor]:
         for site in ("input", "output"):
-            missing = [n for n, s in where.items() if s == site and n not in self._means]
+            here = [name for name in condition.channels if condition.site_of(name) == site]
+            missing = [name for name in here if name not in self._means]
             if missing:
                 self._means |= means(self.model, self.calibration, missing, site=site)
         return self._means

@@ -70,7 +70,7 @@ class FigureStage(Stage):
             listed.append({**entry, "width": width})
             run.advance(number, len(drawings))
         run.folder.write_json(FIGURES, listed)
-        return f"{len(listed)} figures as {' and '.join(formats_of(run.config)).upper()}"
+        return f"{len(listed)} figures as {' and '.join(map(str.upper, formats_of(run.config)))}"
 
 
 Drawing = tuple[dict[str, str], "Callable[[], Axes]"]
