@@ -84,6 +84,9 @@ def predict(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | No
 def _summed(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | None) -> Prediction:
     loss = batch.loss or loss
     targets = aligned_targets(batch, module)
+    if targets is not None and targets.is_inference():
+        # Autograd cannot save what was made in inference mode, such as answers taken as labels.
+        targets = targets.clone()
     if getattr(loss, "reduction", "sum") == "mean":
         raise MissingLossError(
             f"{loss} takes the mean of each batch, so scores would depend on the batch size: "
