@@ -121,7 +121,8 @@ def condition_of(model: ModelWrapper, masks: Mapping[str, Tensor]) -> Condition:
     where = {n: site_of(model, n, len(mask)) for n, mask in silent.items() if n not in weights}
     heads = {n: _of_heads(silent[n], model.layers[n]) for n, s in where.items() if s == "heads"}
     channels = {name: silent[name] for name in where if name not in heads}
-    return Condition(channels, heads, site=where, weights=weights)
+    at_input = {name: "input" for name, site in where.items() if site != "output"}
+    return Condition(channels, heads, site=at_input, weights=weights)
 
 
 def inputs_of_groups(groups: Tensor, layer: Layer) -> Tensor:
