@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import importlib.util
 import json
 import os
 import tempfile
@@ -15,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nodelens.errors import NodeLensError, OutputError
+from nodelens.errors import InvalidValueError, NodeLensError, OutputError
 
 __all__ = [
     "as_saved",
     "intact",
     "load_metadata",
     "load_tensors",
+    "package_folder",
     "remove_leftovers",
     "save_tensors",
     "write_bytes",
@@ -93,6 +95,17 @@ def as_saved(values: Mapping[str, Any]) -> dict[str, Any]:
         with suppress(TypeError):
             saved[name] = json.loads(json.dumps(value))
     return saved
+
+
+def package_folder(package: str, what: str) -> Path:
+    """Return the folder of a package that `what` is read from; InvalidValueError without it."""
+    # Found, not imported: such packages import libraries that are not needed for their files.
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise InvalidValueError(
+            f"{what} is read from the package {package}, which is not installed: run `make models`"
+        )
+    return Path(spec.origin).parent
 
 
 def remove_leftovers(path: Path) -> None:

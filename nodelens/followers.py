@@ -17,9 +17,6 @@ __all__ = ["Follower", "check_one_pass", "followers"]
 Follower: TypeAlias = "Settling | Jackknife"
 
 
-_GROUPS = 20
-
-
 def followers(
     lens: Lens,
     until: Settled | None,
@@ -44,7 +41,7 @@ def followers(
                 "standard_errors=True does not go with resume=: the saved statistics are merged, "
                 "so they cannot be dealt to groups any more"
             )
-        found.append(Jackknife(lens, _GROUPS if groups is None else groups))
+        found.append(Jackknife(lens, 20 if groups is None else groups))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import nodelens.errors
 from nodelens.aggregator import Aggregator
 from nodelens.data import Batch
-from nodelens.errors import IncompatibleModelError, LayerNotReachedError, NodeLensError
+from nodelens.errors import IncompatibleModelError, NodeLensError
 from nodelens.model.gather import Measured
 from nodelens.model.route import Route
 from nodelens.model.shipping import packages_of, sources, writable
@@ -40,7 +40,7 @@ def measured_elsewhere(stream: Stream, batch: Batch) -> Measured:
     if "error" in found:
         name, message = found["error"]
         raise getattr(nodelens.errors, name, NodeLensError)(message)
-    _check_visits(found["visits"], route)
+    route.check_visits(found["visits"])
     return Aggregator.unpacked(lens, *found["packed"]).statistics
 
 
@@ -51,16 +51,13 @@ def _measure(
     wrapper = stream.model = ModelWrapper(model)
     wrapper.follow(route, tracer)
     wrapper.references = references
-    calls = model.interleaver.counts
-    before = dict(calls)
+    before = dict(model.interleaver.counts)
     try:
         packed, watched = _intervene(stream, batch.to(wrapper.device))
     except NodeLensError as error:
         return {"error": (type(error).__name__, str(error))}
     _ = model.output  # waits for the end of the pass, when all calls are counted
-    sites = {name: f"{wrapper.envoy(name).path}.output" for name in watched}
-    visits = {name: calls[site] - before.get(site, 0) for name, site in sites.items()}
-    return {"packed": packed, "visits": visits}
+    return {"packed": packed, "visits": wrapper.visits_since(before, watched)}
 
 
 def _intervene(stream: Stream, batch: Batch) -> tuple[Any, list[str]]:
@@ -95,15 +92,6 @@ def _refusal(lens: Lens, stream: Stream, batch: Batch, reads: Sequence[Read]) ->
     if any("gradient" in read.statistic.needs for read in reads):
         return "the lens takes the gradient of the loss after the pass, so the model has to be here"
     return None
-
-
-def _check_visits(visits: dict[str, int], route: Route) -> None:
-    for name, seen in visits.items():
-        if seen != route.visits[name]:
-            raise LayerNotReachedError(
-                f"the forward pass calls {name!r} {seen} times, "
-                f"and {route.visits[name]} times before"
-            )
 
 
 def _classes(lens: Lens, reads: Sequence[Read]) -> Iterator[type]:

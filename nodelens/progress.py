@@ -51,11 +51,7 @@ def _length(batches: Iterable[Any]) -> int | None:
 
 
 def _with_bar(
-    batches: Iterable[Any],
-    skip: int,
-    total: int | None,
-    rows: Callable[[], int],
-    what: str,
+    batches: Iterable[Any], skip: int, total: int | None, rows: Callable[[], int], what: str
 ) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

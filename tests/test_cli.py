@@ -158,8 +158,8 @@ def test_describe_tells_all_a_user_must_know_and_takes_other_names():
         "aliases  RQ, rq",
         "Variance of a unit",
         "wᵀ S w = Var(y)",
-        "y     what the layer returns",
-        "where S is the covariance",
+        "y      what the layer returns",
+        "where  S is the covariance",
         "reads    output (Moments)",
         "needs    nothing but inputs",
         "state    C + D numbers a layer",
@@ -270,6 +270,7 @@ def test_set_is_an_override_and_findings_come_as_json(config, tmp_path):
     assert done.exit_code == 2 and "override: training.epoch: unknown key" in done.stderr
     again = ["run", str(config), "training.epochs=2", "--output-dir", folder]
     assert "Stage report: " in call(*again, "--only", "report").stdout
+    assert "Into the report with: nodelens report " in call(*again, "--only", "figures").stdout
     assert "no stage 'reprt' (did you mean" in call(*again, "--only", "reprt").stderr
 
 

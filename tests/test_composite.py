@@ -63,17 +63,18 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each statistic was measured."""
     counts: Counter[str] = Counter()
     for kind in list(Statistic._classes.values()):
-        # What adds up over blocks starts from `empty`; everything else is measured at one go.
-        start = "empty" if issubclass(kind, Additive) else "measure"
-        if start not in vars(kind) or getattr(kind.__dict__[start], "__isabstractmethod__", False):
-            continue
-        original = vars(kind)[start].__func__
+        # What adds up comes from a survey or starts from `empty`, all else is measured at one go.
+        for start in ("surveyed", "empty") if issubclass(kind, Additive) else ("measure",):
+            made = vars(kind).get(start)
+            if made is None or getattr(made, "__isabstractmethod__", False):
+                continue
 
-        def counted(cls: Any, *args: Any, _original: Any = original, **kwargs: Any) -> Any:
-            counts[cls.__name__] += 1
-            return _original(cls, *args, **kwargs)
+            def counted(cls: Any, *args: Any, _original: Any = made.__func__, **kwargs: Any) -> Any:
+                found = _original(cls, *args, **kwargs)
+                counts[cls.__name__] += found is not None
+                return found
 
-        monkeypatch.setattr(kind, start, classmethod(counted))
+            monkeypatch.setattr(kind, start, classmethod(counted))
     return counts
 
 

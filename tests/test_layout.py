@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -213,6 +214,12 @@ def own_statements(node: ast.AST) -> Iterator[ast.AST]:
 
 def test_every_part_of_the_core_has_a_layer():
     assert unplaced_parts(CORE) == [], "add it to LAYERS"
+
+
+def test_the_page_of_how_it_works_shows_these_layers():
+    page = (ROOT / "docs/how-it-works.md").read_text("utf-8").partition("## The parts")[2]
+    rows = [line.rpartition(" | ")[2] for line in page.splitlines() if line.startswith("| ")]
+    assert [re.findall(r"`(\w+)`", row) for row in rows if "nodelens" not in row] == LAYERS
 
 
 def test_layers_import_downwards_only():

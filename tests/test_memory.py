@@ -16,7 +16,6 @@ from torch import Tensor
 
 from nodelens import CompositeLens, Lens, ModelWrapper
 from nodelens.interventions import evaluate
-from nodelens.testing import lens_names
 from nodelens.testing.trial import Trial
 
 BATCHES, SETTLED, EVERY = 50, 1, 5
@@ -75,7 +74,7 @@ def assert_flat(seen: list[tuple[int, int]]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", lens_names())
+@pytest.mark.parametrize("name", Lens.names())
 def test_live_tensors_stay_flat_over_a_stream(name: str, collector_off):
     trial = Trial(name)
     model = trial.model()
@@ -89,7 +88,7 @@ def test_live_tensors_stay_flat_with_every_lens_at_once(collector_off):
     model = trial.model()
     trial.lens(model)
     wrapped = ModelWrapper(model)
-    made = [Lens.named(name).example(wrapped) for name in lens_names()]
+    made = [Lens.named(name).example(wrapped) for name in Lens.names()]
     lenses = [(lens, own) for lens, own in made if not lens.edits and lens.is_compatible(model)]
     options = {name: value for _, own in lenses for name, value in own.items()}
     composite = CompositeLens([lens for lens, _ in lenses])

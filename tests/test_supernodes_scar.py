@@ -7,13 +7,17 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from nodelens.data.text import Document
 from nodelens.errors import InvalidValueError, OutputError, TooFewRowsError
 from projects.supernodes_scar.bundle import FILES, prepare, verify
 from projects.supernodes_scar.claims import _Ratio
+from projects.supernodes_scar.conditions import alike_blocks, halos_and_matches
 from projects.supernodes_scar.losses import known_losses
+from projects.supernodes_scar.page import _lost
 from projects.supernodes_scar.run import _claim
+from projects.supernodes_scar.scores import Scores
 from projects.supernodes_scar.study import Settings, article_blocks
 from projects.supernodes_scar.tables import Losses, perplexity_table
 
@@ -87,6 +91,29 @@ def test_an_interval_around_one_decides_nothing():
     for options in ({}, {"expected": "like"}):
         judged = _Ratio("text", "asked here", "a", "b", **options).judged(found)
         assert judged["verdict"] == "not decided"
+
+
+def test_a_halo_of_units_like_none_outside_is_told():
+    down = torch.ones(10, 20)
+    down[0, :3] = 50.0  # the core, unit 0, and two that write where it does
+    proxy = torch.linspace(2, 1, 20)
+    even, one_stands_out = torch.ones(20), torch.ones(20)
+    one_stands_out[1] = 9.0
+    whole = {
+        "loss proxy": {"a": proxy, "b": proxy},
+        "activation power": {"a": even, "b": one_stands_out},
+    }
+    scores = Scores(whole, [], 0.05, {"a": down, "b": down})
+    halos, others = halos_and_matches(scores)
+    assert set(halos["a"].tolist()) <= {1, 2} and not {0, 1, 2} & set(others["a"].tolist())
+    assert alike_blocks(scores) == ["a"]
+
+
+def test_supernodes_that_another_score_would_remove_are_counted():
+    units = {"loss proxy": [4, 3, 2, 1], "Wanda": [1, 4, 3, 2], "activation power": [9, 2, 1, 0]}
+    tables = {"concentration": pd.DataFrame({"layer": ["a"], "units": [4], "core": [2]})}
+    found = _lost(pd.DataFrame({"layer": "a", **units}), tables)
+    assert found == {"cores": 2, "lost": 1, "lost_power": 0}
 
 
 def test_a_line_that_was_cut_off_is_measured_again(tmp_path):

@@ -18,7 +18,7 @@ from nodelens.model.loss import is_causal, predict
 from nodelens.pruning import PruningConfig, Strategy, get_pruning_strategy
 from nodelens.pruning.config import check_amount
 from nodelens.pruning.registry import find_strategy
-from nodelens.pruning.units import sites
+from nodelens.pruning.units import condition_of
 from nodelens.registry import LENSES
 from nodelens.statistics import Mean
 
@@ -42,6 +42,7 @@ class PruningProbe(Lens):
     the scores. `pruning_mode`, `distribution`, `min_keep`, `min_amount`, `max_amount` and `seed`
     are those of a PruningConfig, `protected` is `{layer: channels that stay}`, `options` are the
     strategy's own. `pattern` and `layers` choose what is pruned. `loss` is that of gradient lenses.
+    `structured=False` silences single weights, `nm=(2, 4)` two of every four along a row.
 
     A run takes `calibration=`, batches that the strategy scores on; without, it scores on those it
     is evaluated on, and a note says so. Scores stand under "model": `loss`, `accuracy` or
@@ -70,6 +71,8 @@ class PruningProbe(Lens):
         min_keep: int = 1,
         min_amount: float = 0.0,
         max_amount: float = 1.0,
+        structured: bool = True,
+        nm: tuple[int, int] | None = None,
         seed: int = 0,
         protected: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -80,11 +83,15 @@ class PruningProbe(Lens):
         self.amounts = None if amounts is None else [check_amount(a) for a in amounts]
         if amounts is not None and not self.amounts:
             raise InvalidValueError("amounts is empty, expected at least one")
+        if amounts is not None and nm is not None:
+            raise InvalidValueError(f"nm is {nm!r}, which sets the amount: amounts says another")
         self.pruning_mode = pruning_mode
         self.distribution = distribution
         self.min_keep = min_keep
         self.min_amount = min_amount
         self.max_amount = max_amount
+        self.structured = structured
+        self.nm = nm
         self.seed = seed
         self.protected = protected
         self.options = options
@@ -99,6 +106,8 @@ class PruningProbe(Lens):
             min_keep=self.min_keep,
             min_amount=self.min_amount,
             max_amount=self.max_amount,
+            structured=self.structured,
+            nm=self.nm,
             seed=self.seed,
         )
         return get_pruning_strategy(self.strategy, config, **(self.options or {}))
@@ -151,21 +160,21 @@ class PruningProbe(Lens):
     # The trace
 
     def _watched(self, stream: Any, batch: Any) -> list[str]:
-        return list(_silent(stream.settled["masks"][0]))
+        return condition_of(stream.model, stream.settled["masks"][0]).layers
 
     def _intervene(
         self, model: ModelWrapper, *, calibration: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
         masks = kwargs["stream"].settled["masks"][0]
         route = model.route(kwargs["batch"])
-        return {"outputs": silencing(model, route, _silent(masks), site=sites(model, masks))()}
+        return {"outputs": silencing(model, route, condition_of(model, masks))()}
 
     def _conclude(self, found: list[Any], stream: Any, batch: Any) -> dict[str, dict[Any, Any]]:
         model, masks = stream.model, stream.settled["masks"]
         dense = self._predicted(model.forward(batch), batch, model)
         pruned = [self._predicted(found[0]["outputs"], batch, model)]
         for other in masks[1:]:
-            outputs = silenced_outputs(model, batch, _silent(other), site=sites(model, other))
+            outputs = silenced_outputs(model, batch, condition_of(model, other))
             pruned.append(self._predicted(outputs, batch, model))
         measured: dict[Any, Any] = {
             "loss": _mean([dense.loss], dense.terms),
@@ -213,10 +222,6 @@ def prune_lens(strategy: str) -> type[Lens]:
 
 
 LENSES.add_family("prune_", prune_lens)
-
-
-def _silent(masks: Masks) -> Masks:
-    return {name: ~mask for name, mask in masks.items() if not bool(mask.all())}
 
 
 def _part(masks: Masks) -> float:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nodelens.cli.console import clean_errors, console, going_on, is_first
 from nodelens.cli.runs import AsJson, Settings, print_findings
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.table import Table
+from nodelens.cli.tables import print_prose, print_table
 
 __all__ = ["analyse", "compare", "report", "resume"]
 
@@ -29,7 +26,7 @@ class Form(str, Enum):
 
 
 def resume(directory: Directory, settings: Settings = None, as_json: AsJson = False) -> None:
-    """Go on with a run where it stopped, with the configuration that is in its directory."""
+    """Go on with a run where it stopped. The configuration is that in its directory."""
     with clean_errors():
         from nodelens.configs.config_loader import load_config
         from nodelens.experiments import RunResults, experiment_for, saved_config
@@ -54,7 +51,7 @@ def analyse(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Make tables, figures and report again from a run's saved scores, in another folder."""
+    """Make tables, figures and report from saved scores. They go to another folder."""
     with clean_errors():
         from nodelens.experiments import analyse as analyse_run
 
@@ -68,7 +65,7 @@ def report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the figures and the report of a run again from its tables, in its own directory."""
+    """Make figures and report again, in the run's own directory."""
     with clean_errors():
         from nodelens.experiments import rebuild_report
 
@@ -86,7 +83,7 @@ def compare(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare runs and seeds: scores' rank agreement, accuracy with intervals, paired tests."""
+    """Compare runs and seeds. Rank agreement of scores, accuracy with intervals, paired tests."""
     with clean_errors():
         from nodelens.experiments import compare as compare_runs
 
@@ -99,10 +96,9 @@ def compare(
         out = console()
         for name, table in found.tables.items():
             if not table.empty:
-                out.print(f"\n{_TITLES[name]}", style="bold", markup=False)
-                out.print(_printed(table))
+                print_table(out, _TITLES[name], table)
         for note in found.notes:
-            out.print(f"\nNote: {note}.", markup=False)
+            print_prose(out, f"\nNote: {note}.")
 
 
 _TITLES = {
@@ -112,19 +108,3 @@ _TITLES = {
     "curves": "Test accuracy by share of channels silenced: mean and 95% interval over runs",
     "tests": "Paired tests over runs or seeds (Holm-corrected within a measure)",
 }
-
-
-def _printed(table: pd.DataFrame) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
-
-    printed = Table(*(str(name).replace("_", " ") for name in table.columns), box=None)
-    for row in table.itertuples(index=False, name=None):
-        printed.add_row(*(escape(_cell(value)) for value in row))
-    return printed
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.4g}"
-    return "yes" if value is True else "no" if value is False else str(value)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nodelens.cli.console import clean_errors, console
+from nodelens.cli.tables import print_prose
 
 if TYPE_CHECKING:
+    from rich.padding import Padding
     from rich.table import Table
 
     from nodelens.metrics.facts import LensFacts
@@ -36,7 +38,7 @@ def lenses(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the lenses that are installed, those of other packages too."""
+    """List the lenses that are installed. Those of other packages too."""
     with clean_errors():
         from nodelens.lens import Lens
         from nodelens.metrics.facts import LensFacts
@@ -61,7 +63,7 @@ def describe(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a lens measures, what it needs and keeps, and what options it has."""
+    """Say what a lens measures, needs and keeps. Its options too."""
     with clean_errors():
         from nodelens.metrics.facts import LensFacts, layer_of_shape
 
@@ -133,10 +135,12 @@ def _check(option: str, value: str | None, valid: Sequence[str]) -> None:
 
 
 def _print_lenses(found: Sequence[LensFacts]) -> None:
-    strangers = any(facts.package != BUILT_IN for facts in found)
     out = console()
     wide = out.width >= WIDE
-    table = _table("lens", "unit", "keep", "needs", "state", "cost")
+    strangers = wide and any(facts.package != BUILT_IN for facts in found)
+    # On a narrow screen unit and package are left to `describe`: broken words help nobody.
+    unit = ["unit"] if wide else []
+    table = _table("lens", *unit, "keep", "needs", "state", "cost")
     if strangers:
         table.add_column("package")
     if wide:
@@ -156,7 +160,7 @@ def _print_lenses(found: Sequence[LensFacts]) -> None:
     out.print("\n" + "\n".join(keys), style="dim", markup=False)
 
 
-def _cells(facts: LensFacts, package: bool, summary: bool) -> Iterator[str]:
+def _cells(facts: LensFacts, package: bool, wide: bool) -> Iterator[str]:
     from rich.markup import escape
 
     from nodelens.figures.style import shown_unit
@@ -165,10 +169,12 @@ def _cells(facts: LensFacts, package: bool, summary: bool) -> Iterator[str]:
     kind = facts.kind
     keep = {1: "high", -1: "low"}.get(kind.importance, "")
     growths = (bare(text) for text in (kind.state, kind.cost))
-    yield from (shown_unit(kind.unit), keep, ", ".join(facts.needs), *growths)
+    if wide:
+        yield shown_unit(kind.unit)
+    yield from (keep, ", ".join(facts.needs), *growths)
     if package:
         yield facts.package
-    if summary:
+    if wide:
         yield escape(facts.summary)
 
 
@@ -180,14 +186,12 @@ def _print_lens(facts: LensFacts, size: str) -> None:
     out.print(f"{facts.summary}.", markup=False)
     if kind.formula:
         out.print(f"\n    {plain_formula(kind.formula)}\n", markup=False)
-        for symbol, meaning in facts.symbols():
-            out.print(f"    {plain_formula(symbol):<5} {meaning}", markup=False)
-    if kind.where:
-        out.print(f"    where {plain_prose(kind.where)}", markup=False)
-    out.print()
+        meanings = [(plain_formula(symbol), meaning) for symbol, meaning in facts.symbols()]
+        out.print(_indented(_pairs([*meanings, ("where", plain_prose(kind.where))])))
+        out.print()
     out.print(_pairs(_rows(facts, size)))
     for paragraph in facts.paragraphs[1:]:
-        out.print(f"\n{paragraph}", markup=False)
+        print_prose(out, f"\n{paragraph}")
     out.print("\nOptions", style="bold")
     out.print(_options(facts))
 
@@ -224,6 +228,12 @@ def _options(facts: LensFacts) -> Table:
     for option in facts.options:
         table.add_row(option.name, option.default or "required", option.meaning)
     return table
+
+
+def _indented(table: Table) -> Padding:
+    from rich.padding import Padding
+
+    return Padding(table, (0, 0, 0, 4))
 
 
 def _pairs(rows: Iterable[tuple[str, str]]) -> Table:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nodelens.cli.console import clean_errors, console, going_on, is_first
+from nodelens.cli.tables import print_prose
 
 if TYPE_CHECKING:
     from nodelens.experiments import RunResults
@@ -51,7 +53,7 @@ def run(
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run an experiment and write its report; under torchrun, with all its processes."""
+    """Run an experiment and write its report. Under torchrun, with all its processes."""
     given = {"output.directory": output_dir, "experiment.seed": seed, "experiment.device": device}
     named = [(key, value) for key, value in given.items() if value is not None]
     overrides = [*(overrides or []), *(settings or [])]
@@ -66,7 +68,11 @@ def run(
             shown = is_first() and not as_json
             results = experiment.run(resume=resume, shard=shard, progress=shown, only=only)
         if only is not None:
-            console().print(f"\nStage {only}: {results.directory}", markup=False)
+            out = console()
+            out.print(f"\nStage {only}: {results.directory}", markup=False)
+            if only != "report":
+                again = shlex.join(["nodelens", "report", str(results.directory)])
+                out.print(f"Into the report with: {again}", markup=False)
         elif shard is not None:
             console().print(f"\nShard {shard}: {results.directory}", markup=False)
         elif is_first():
@@ -108,7 +114,7 @@ def plan(
     settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what measuring will take: passes, reads, memory and work. Nothing is trained or read."""
+    """Say what measuring will take. Passes, reads, memory and work; nothing is trained or read."""
     named = [] if memory_budget is None else [("calibration.memory_budget", memory_budget)]
     with clean_errors():
         from nodelens.configs.config_loader import load_config
@@ -129,5 +135,5 @@ def print_findings(results: RunResults, as_json: bool = False) -> None:
     out.print()
     out.print(f"{findings['headline'].replace('`', '')}.", style="bold", markup=False)
     for sentence in findings["sentences"]:
-        out.print(f"- {sentence.replace('`', '')}", markup=False)
+        print_prose(out, f"- {sentence.replace('`', '')}")
     out.print(f"\nReport: {results.report}", markup=False)

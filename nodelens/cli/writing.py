@@ -18,7 +18,7 @@ def schema(
         str | None, typer.Option("--output", "-o", help="A file; printed without it.")
     ] = None,
 ) -> None:
-    """Print what a configuration may hold as JSON Schema, for editors."""
+    """Print the JSON Schema of configurations, for editors."""
     with clean_errors():
         from nodelens.configs.editors import json_schema
 
@@ -26,13 +26,13 @@ def schema(
 
 
 def import_config(
-    config: Annotated[str, typer.Argument(help="A YAML file of the reference's unified dialect.")],
+    config: Annotated[str, typer.Argument(help="A YAML file, in its unified dialect.")],
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="A file; printed without it.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print both as JSON.")] = False,
 ) -> None:
-    """Write a configuration of the reference system as one of ours; list what has no equal."""
+    """Turn a configuration of NodeLens 0.2.0 into one of ours. What has no equal is listed."""
     with clean_errors():
         from nodelens.configs.document import write_yaml
         from nodelens.configs.importer import import_config as imported_from

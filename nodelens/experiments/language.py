@@ -52,9 +52,9 @@ def load_language_model(config: Config) -> nn.Module:
 
     Raises ConfigError, with file and line, when there is none.
     """
-    options = {"dtype": "float32", **loading_options(config)}
+    options, source = {"dtype": "float32", **loading_options(config)}, _source(config)
     try:
-        model = load_model(_source(config), **options)
+        model = load_model(source, **options)
     except (NodeLensError, TypeError) as error:
         raise config.error(("model", "name"), str(error)) from error
     head = getattr(model.module, "get_output_embeddings", lambda: None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +16,7 @@ from nodelens.interventions import means
 from nodelens.interventions.channels import Condition
 from nodelens.model import ModelWrapper
 from nodelens.pruning.finetune import finetune
-from nodelens.pruning.units import sites
+from nodelens.pruning.units import condition_of
 
 __all__ = ["Mask", "Pruner"]
 
@@ -35,7 +35,7 @@ class Mask:
     @property
     def channels(self) -> int:
         """Return how many channels there were."""
-        return sum(len(keep) for keep in self.keep.values())
+        return sum(keep.numel() for keep in self.keep.values())
 
 
 class Pruner:
@@ -61,10 +61,11 @@ class Pruner:
 
     def condition(self, mask: Mask) -> Condition:
         """Return the probe that silences what the mask leaves out."""
-        where = sites(self.model, mask.keep)
-        channels = {name: ~keep for name, keep in mask.keep.items() if not bool(keep.all())}
-        value = self._mean(where) if self.section.value == "mean" else "zero"
-        return Condition(channels, value=value, site=where)
+        found = condition_of(self.model, mask.keep)
+        if self.section.value != "mean":
+            return found
+        sites = {name: found.site_of(name) for name in [*found.channels, *found.heads]}
+        return replace(found, value=self._mean(sites))
 
     def tuned(self, mask: Mask) -> ModelWrapper:
         """Return a copy trained with the mask on training rows, its epoch chosen on validation."""

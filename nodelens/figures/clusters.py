@@ -18,6 +18,7 @@ from nodelens.figures.style import (
     SINGLE,
     TEXT,
     label_axes,
+    label_bar,
     legend_above,
     paper_axes,
     quiet,
@@ -195,12 +196,9 @@ def plot_cluster_flow(
     ax.set_yticks(range(len(source_types)), source_types)
     label_axes(ax, "type in the next layer", "type of the source")
     ax.tick_params(length=0)
-    for side in ax.spines.values():
-        side.set_visible(False)
+    ax.spines[:].set_visible(False)
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, aspect=16, pad=0.03)
-    bar.set_label("share of influence", fontsize=8, color=TEXT)
-    bar.ax.tick_params(labelsize=8, length=2, colors=TEXT)
-    bar.outline.set_visible(False)
+    label_bar(bar, "share of influence")
     return ax
 
 

@@ -34,11 +34,7 @@ _DOSES = {"fraction": "fraction of the core removed", "n": "channels removed"}
 
 
 def plot_doses(
-    result: Any,
-    ax: Axes | None = None,
-    *,
-    response: str = "loss_change",
-    core: str = "core",
+    result: Any, ax: Axes | None = None, *, response: str = "loss_change", core: str = "core"
 ) -> Axes:
     """Return axes with the mean response at every dose, on the draws that it is the mean of.
 

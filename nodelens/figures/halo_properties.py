@@ -29,11 +29,7 @@ _PROPERTIES = ("redundancy", "synergy")
 
 
 def plot_halo_properties(
-    halos: Sequence[Any],
-    ax: Axes | None = None,
-    *,
-    measure: str = "redundancy",
-    unit: str = "nats",
+    halos: Sequence[Any], ax: Axes | None = None, *, measure: str = "redundancy", unit: str = "nats"
 ) -> Axes:
     """Return axes with the mean of a score in each halo and in the rest of its layer.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.figures.clusters import TYPE_STYLES
-from nodelens.figures.style import GREY, SEQUENTIAL, SINGLE, TEXT, label_axes, paper_axes
+from nodelens.figures.style import GREY, SEQUENTIAL, SINGLE, TEXT, label_axes, label_bar, paper_axes
 from nodelens.figures.values import Array, missing_note, numbers, one_of
 
 if TYPE_CHECKING:
@@ -54,12 +54,9 @@ def plot_influence(
     label_axes(
         ax, f"channel of the source layer{missing_note(values)}", "channel of the next layer"
     )
-    for side in ax.spines.values():
-        side.set_visible(False)
+    ax.spines[:].set_visible(False)
     bar = ax.figure.colorbar(image, ax=ax, aspect=24, pad=0.02, extend="max")
-    bar.set_label(f"influence ({unit})" if unit else "influence", fontsize=8, color=TEXT)
-    bar.ax.tick_params(labelsize=7, length=2, colors=TEXT)
-    bar.outline.set_visible(False)
+    label_bar(bar, f"influence ({unit})" if unit else "influence")
     return ax
 
 

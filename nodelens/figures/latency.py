@@ -34,10 +34,7 @@ _QUANTITIES = {
 
 
 def plot_latency(
-    reports: Mapping[str, Any],
-    ax: Axes | None = None,
-    *,
-    quantity: str = "seconds",
+    reports: Mapping[str, Any], ax: Axes | None = None, *, quantity: str = "seconds"
 ) -> Axes:
     """Return axes with a line a network from after to before shrinking, the ratio beside it.
 

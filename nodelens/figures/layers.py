@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nodelens.figures.style import TEXT, depth_colours
+from nodelens.figures.style import depth_colours, label_bar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,9 +50,7 @@ def depth_bar(ax: Axes, layers: int) -> None:
 
     scale = ScalarMappable(Normalize(1, layers), ListedColormap(depth_colours(layers)))
     bar = ax.figure.colorbar(scale, ax=ax, ticks=[1, layers], aspect=24, pad=0.02)
-    bar.set_label("layer, first to last", fontsize=7.5, color=TEXT, labelpad=-4)
-    bar.ax.tick_params(labelsize=7.5, length=2, colors=TEXT)
-    bar.outline.set_visible(False)
+    label_bar(bar, "layer, first to last", labelpad=-4)
 
 
 def layer_ticks(ax: Axes, layers: Sequence[str], axis: str = "x") -> str:

@@ -26,11 +26,7 @@ _LOW_IS_GOOD = ("curve_loss",)
 
 
 def plot_leaderboard(
-    board: Any,
-    ax: Axes | None = None,
-    *,
-    measure: str = "spearman",
-    most: int = 20,
+    board: Any, ax: Axes | None = None, *, measure: str = "spearman", most: int = 20
 ) -> Axes:
     """Return axes with the best scores as points on their 95% intervals, and controls in grey.
 

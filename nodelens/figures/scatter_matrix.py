@@ -33,11 +33,7 @@ _PLACES = ("layer", "channel")
 
 
 def plot_scatter_matrix(
-    data: Any,
-    axes: Any = None,
-    *,
-    scores: Sequence[str] | None = None,
-    ranks: bool = False,
+    data: Any, axes: Any = None, *, scores: Sequence[str] | None = None, ranks: bool = False
 ) -> Any:
     """Return axes `(scores, scores)`: points below the diagonal, correlations above it.
 
@@ -225,8 +221,7 @@ def _label(ax: Axes, row: int, column: int, names: Sequence[str], ranks: bool) -
     if row >= column:
         quiet(ax)
     else:
-        for side in ax.spines.values():
-            side.set_visible(False)
+        ax.spines[:].set_visible(False)
     ax.locator_params(nbins=3) if row > column else None
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
 
 __all__ = [
     "COLOURS",
@@ -24,6 +25,7 @@ __all__ = [
     "depth_colours",
     "hatched",
     "label_axes",
+    "label_bar",
     "legend_above",
     "legend_height",
     "paper_axes",
@@ -96,6 +98,13 @@ def label_axes(ax: Axes, x: str = "", y: str = "") -> None:
     """Name the axes, in the size and colour of all figures."""
     ax.set_xlabel(x, fontsize=8, color=TEXT)
     ax.set_ylabel(y, fontsize=8, color=TEXT)
+
+
+def label_bar(bar: Colorbar, label: str, **options: Any) -> None:
+    """Name a colour bar, in the size and colour of all figures, and take its frame away."""
+    bar.set_label(label, fontsize=7.5, color=TEXT, **options)
+    bar.ax.tick_params(labelsize=7.5, length=2, colors=TEXT)
+    bar.outline.set_visible(False)
 
 
 def legend_above(ax: Axes, title: str = "") -> None:

@@ -8,7 +8,15 @@ import numpy as np
 
 from nodelens.errors import ShapeError
 from nodelens.figures.layers import MANY, layer_ticks
-from nodelens.figures.style import DIVERGING, DOUBLE, TEXT, hatched, label_axes, paper_axes
+from nodelens.figures.style import (
+    DIVERGING,
+    DOUBLE,
+    TEXT,
+    hatched,
+    label_axes,
+    label_bar,
+    paper_axes,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,8 +118,7 @@ def _draw_cells(
     )
     for i, j in np.argwhere(missing if hidden is None else missing & ~hidden):
         hatched(ax, j - 0.5, i - 0.5)
-    for side in ax.spines.values():
-        side.set_visible(False)
+    ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     ax.set_xticks(np.arange(cells.shape[1] + 1) - 0.5, minor=True)
     ax.set_yticks(np.arange(cells.shape[0] + 1) - 0.5, minor=True)
@@ -152,9 +159,7 @@ def _colourbar(
         )
     else:
         bar = ax.figure.colorbar(image, cax=inside, ticks=ticks, orientation="horizontal")
-    bar.set_label(label, fontsize=7.5, color=TEXT)
-    bar.ax.tick_params(labelsize=8, length=2, colors=TEXT)
-    bar.outline.set_visible(False)
+    label_bar(bar, label)
 
 
 def _short(value: float) -> str:

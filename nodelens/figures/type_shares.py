@@ -10,14 +10,7 @@ import numpy as np
 from nodelens.errors import InvalidValueError
 from nodelens.figures.clusters import TYPE_STYLES
 from nodelens.figures.layers import layer_ticks
-from nodelens.figures.style import (
-    SINGLE,
-    hatched,
-    label_axes,
-    legend_above,
-    paper_axes,
-    quiet,
-)
+from nodelens.figures.style import SINGLE, hatched, label_axes, legend_above, paper_axes, quiet
 from nodelens.figures.values import one_of
 
 if TYPE_CHECKING:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from nodelens.errors import (
+    IncompatibleModelError,
     InvalidValueError,
     LayerNotFoundError,
     ShapeError,
     nearest,
 )
 from nodelens.model.layers import Layer
+from nodelens.model.loaded import check_loaded
 from nodelens.model.wrapper import ModelWrapper
 
 __all__ = [
@@ -46,7 +48,8 @@ class Condition:
     """One set of channels and heads to silence together, and what stands there instead.
 
     `heads` are `{attention output projection: head numbers or mask}`; a head is silenced where that
-    layer takes it in. See `silenced_outputs` for the rest.
+    layer takes it in. `weights` are `{layer: bool mask of the weight's shape, True to silence}`:
+    the layer computes with zeros there. See `silenced_outputs` for the rest.
     """
 
     channels: Channels = field(default_factory=dict)
@@ -54,14 +57,15 @@ class Condition:
     value: Value = "zero"
     site: Site = "output"
     seed: int = 0
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.channels) or bool(self.heads)
+        return bool(self.channels) or bool(self.heads) or bool(self.weights)
 
     @property
     def layers(self) -> list[str]:
         """Return the names of the layers that are silenced in part."""
-        return list(dict.fromkeys([*self.channels, *self.heads]))
+        return list(dict.fromkeys([*self.channels, *self.heads, *self.weights]))
 
     def site_of(self, layer: str) -> str:
         """Return where a layer's channels are silenced, "input" or "output"."""
@@ -70,7 +74,10 @@ class Condition:
 
 @dataclass(frozen=True)
 class Part:
-    """Channels of one layer at one site, by number; `fill` holds a value for each, or is None."""
+    """Channels of one layer at one site, by number; `fill` holds a value for each, or is None.
+
+    At the site "weight" `fill` is the mask of single weights instead, True to silence.
+    """
 
     layer: Layer
     site: str
@@ -98,6 +105,7 @@ def parts_of(wrapper: ModelWrapper, condition: Condition) -> list[Part]:
     Raises InvalidValueError, LayerNotFoundError and ShapeError for what cannot be silenced.
     """
     _check(condition)
+    check_loaded(wrapper.module)
     found: dict[str, Part] = {}
     for name in known_layers(wrapper, condition.channels):
         layer, site = wrapper.layers[name], condition.site_of(name)
@@ -114,7 +122,8 @@ def parts_of(wrapper: ModelWrapper, condition: Condition) -> list[Part]:
                 )
             indices = torch.cat([known.indices, indices]).unique()
         found[name] = Part(wrapper.layers[name], "input", indices)
-    return [_filled(part, condition.value) for part in found.values()]
+    weights = [_of_weights(wrapper, n, condition) for n in known_layers(wrapper, condition.weights)]
+    return [*(_filled(part, condition.value) for part in found.values()), *weights]
 
 
 def known_layers(wrapper: ModelWrapper, channels: Channels) -> list[str]:
@@ -167,6 +176,26 @@ def head_indices(chosen: Sequence[int] | Tensor, layer: Layer, wrapper: ModelWra
     heads = channel_indices(chosen, layer.heads, layer.name, "head")
     size = layer.inputs // layer.heads
     return (heads[:, None] * size + torch.arange(size, device=heads.device)).flatten()
+
+
+def _of_weights(wrapper: ModelWrapper, name: str, condition: Condition) -> Part:
+    mask, module = condition.weights[name], wrapper.torch_module(name)
+    if name in condition.channels or name in condition.heads:
+        raise InvalidValueError(
+            f"layer {name!r} has single weights to silence, and channels or heads: name one of them"
+        )
+    if "weight" not in module._parameters:
+        raise IncompatibleModelError(
+            f"layer {name!r} has a parametrized weight, whose entries cannot be silenced: remove "
+            "the parametrization first"
+        )
+    shape = tuple(module._parameters["weight"].shape)  # type: ignore[union-attr]
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != shape:
+        given = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask)
+        raise ShapeError(
+            f"layer {name!r}: a mask of weights is {given}, expected bool of the weight's {shape}"
+        )
+    return Part(wrapper.layers[name], "weight", torch.empty(0, dtype=torch.long), mask)
 
 
 def _check(condition: Condition) -> None:

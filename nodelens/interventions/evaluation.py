@@ -14,6 +14,7 @@ from nodelens.data.disjoint import Fingerprint, Meeting
 from nodelens.errors import InvalidValueError
 from nodelens.interventions.channels import Channels, Condition, Site, Value, as_condition
 from nodelens.interventions.silence import numbered, silenced_outputs
+from nodelens.model.loaded import check_loaded
 from nodelens.model.loss import Prediction, is_causal, predict
 from nodelens.model.wrapper import ModelWrapper, wrap
 
@@ -147,6 +148,7 @@ def _evaluated(
     calibration: Any,
 ) -> dict[Any, Evaluation]:
     wrapper = wrap(model)
+    check_loaded(wrapper.module)
     tallies = {name: _Tally() for name in conditions}
     meeting = Meeting(None if calibration is None else Fingerprint.of(calibration))
     # A shuffled DataLoader draws from torch's global generator.

@@ -18,7 +18,7 @@ from nodelens.interventions.channels import (
     as_condition,
     parts_of,
 )
-from nodelens.interventions.values import silent
+from nodelens.interventions.values import silent, without_weights
 from nodelens.model.wrapper import wrap
 
 __all__ = ["silenced"]
@@ -80,6 +80,11 @@ def _hook(module: nn.Module, part: Part, condition: Condition) -> Any:
             return silent(args, part, condition, Batch()), kwargs
         return args, silent(kwargs, part, condition, Batch())
 
+    def weighed(module: nn.Module, args: Any, output: Any) -> Any:
+        return without_weights(module, part, *args)
+
+    if part.site == "weight":
+        return module.register_forward_hook(weighed)
     if part.site == "output":
         return module.register_forward_hook(after)
     return module.register_forward_pre_hook(before, with_kwargs=True)

@@ -18,7 +18,7 @@ from nodelens.interventions.channels import (
     known_layers,
     parts_of,
 )
-from nodelens.interventions.values import silent
+from nodelens.interventions.values import silent, without_weights
 from nodelens.model.route import Route
 from nodelens.model.selection import in_forward_order
 from nodelens.model.wrapper import ModelWrapper
@@ -125,8 +125,9 @@ def _body(
     for name in in_forward_order(wrapper, route, known_layers(wrapper, by_name)):
         part = by_name[name]
         target = route.norm_after.get(name, name) if part.site == "output" else name
+        event = "input" if part.site == "input" else "output"
         for n in range(route.visits[target]):
-            edits.append((route.events[(target, n, part.site)], n, target, part))
+            edits.append((route.events[(target, n, event)], n, target, part))
     edits.sort(key=lambda edit: edit[0])
 
     def body() -> Any:
@@ -135,6 +136,8 @@ def _body(
                 envoy = wrapper.envoy(target)
                 if part.site == "input":
                     envoy.input = change(envoy.input, part)
+                elif part.site == "weight":
+                    envoy.output = without_weights(wrapper.torch_module(target), part, envoy.input)
                 else:
                     envoy.output = change(envoy.output, part)
         return wrapper.nnsight.output

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nodelens.data import Batch
 from nodelens.errors import ShapeError, TooFewRowsError
@@ -15,7 +16,7 @@ from nodelens.model.layers import Layer, canonical, first_tensor
 from nodelens.model.rows import counted_rows
 from nodelens.statistics import Moments, Sample
 
-__all__ = ["channel_moments", "other_rows", "silent"]
+__all__ = ["channel_moments", "other_rows", "silent", "without_weights"]
 
 
 def silent(raw: Any, part: Part, condition: Condition, batch: Batch) -> Any:
@@ -70,6 +71,19 @@ def other_rows(rows: int, seed: int, layer: str) -> Tensor:
     partners = torch.empty_like(order)
     partners[order] = order.roll(1)
     return partners
+
+
+def without_weights(module: nn.Module, part: Part, inputs: Any) -> Any:
+    """Return what a layer gives for `inputs` with the part's weights at zero.
+
+    A twin computes it that shares all but this weight: nothing of the layer itself is written.
+    """
+    assert part.fill is not None
+    weight, twin = module.get_parameter("weight"), copy(module)
+    silent = weight.detach().masked_fill(part.fill.to(weight.device), 0)
+    twin._parameters = {**module._parameters, "weight": silent}  # type: ignore[dict-item]
+    # The class's own: an instance's may be another's wrapper that leads back to the module.
+    return type(module).forward(twin, inputs)
 
 
 def _resampled(tensor: Tensor, axis: int, part: Part, seed: int, batch: Batch) -> Tensor:

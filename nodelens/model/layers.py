@@ -14,7 +14,16 @@ from typing_extensions import Self
 from nodelens.errors import NonFiniteError, ShapeError
 from nodelens.statistics import Constant, Sample, Window
 
-__all__ = ["Layer", "canonical", "check_finite", "describe", "first_tensor", "named", "weight_rows"]
+__all__ = [
+    "Layer",
+    "at_least_float32",
+    "canonical",
+    "check_finite",
+    "describe",
+    "first_tensor",
+    "named",
+    "weight_rows",
+]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -167,7 +176,12 @@ def canonical(value: Any, layer: Layer, site: str, axes: tuple[int, int] | None 
             f"the {site} of layer {layer.name!r} has shape {tuple(tensor.shape)}, "
             f"expected {channels} channels"
         )
-    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+    return at_least_float32(rows)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return the tensor, in float32 where it has half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def check_finite(values: Tensor, layer: str, site: str) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from nodelens.data import Batch
 from nodelens.errors import InvalidValueError, MissingTargetsError, ShapeError
 from nodelens.memory import shown_bytes
-from nodelens.model.layers import first_tensor
-from nodelens.model.loss import IGNORED, aligned_targets
+from nodelens.model.layers import at_least_float32
+from nodelens.model.loss import IGNORED, aligned_targets, check_classes, logits_in
 
 __all__ = ["MOST_LOGITS", "Logits", "check_few", "logits_of"]
 
@@ -47,8 +47,7 @@ class Logits:
 
 def logits_of(outputs: Any) -> Tensor:
     """Return the logits among what a model gives out, `(batch, ..., outputs)`."""
-    logits = getattr(outputs, "logits", None)
-    found = logits if isinstance(logits, Tensor) else first_tensor(outputs)
+    found = logits_in(outputs)
     if found is None:
         raise MissingTargetsError(f"a {type(outputs).__name__} holds no tensor of logits")
     return found.unsqueeze(-1) if found.ndim < 2 else found
@@ -64,10 +63,14 @@ def _correct(logits: Tensor, classes: Tensor | None, kind: str) -> tuple[Tensor,
             f"no target {kind!r} from outputs of shape {tuple(logits.shape)} and class targets "
             f"of shape {tuple(classes.shape)}"
         )
-    _check_classes(classes, logits.shape[-1], kind)
+    outputs = logits.shape[-1]
+    if outputs < 2 and kind == "logit_margin":
+        raise MissingTargetsError(f"target {kind!r} needs two outputs, the model has {outputs}")
+    check_classes(classes[classes != IGNORED], outputs)
     number = _numbered(classes.shape, logits.device).masked_fill(classes == IGNORED, IGNORED)
     rows, chosen = logits.flatten(0, -2), classes.flatten().clamp(min=0).long()
-    correct = _at_least_float32(rows.gather(1, chosen[:, None]).squeeze(1))
+    # Not all logits at once where few are wanted: they are a model's largest tensor.
+    correct = at_least_float32(rows.gather(1, chosen[:, None]).squeeze(1))
     return number, correct if kind == "correct_logit" else correct - _best_other(rows, chosen)
 
 
@@ -75,7 +78,7 @@ def _best_other(rows: Tensor, chosen: Tensor) -> Tensor:
     """The largest logit but for the chosen one: the second where that is the largest."""
     values, places = rows.topk(2, dim=1)
     other = torch.where(places[:, 0] == chosen, values[:, 1], values[:, 0])
-    return _at_least_float32(other)
+    return at_least_float32(other)
 
 
 def check_few(size: int) -> None:
@@ -90,24 +93,8 @@ def check_few(size: int) -> None:
 def _all(logits: Tensor) -> tuple[Tensor, Tensor]:
     check_few(logits.shape[-1])
     numbers = _numbered(logits.shape[:-1], logits.device)
-    return numbers, _at_least_float32(logits.flatten(0, -2))
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    # Not all logits at once where few are wanted: they are a model's largest tensor.
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return numbers, at_least_float32(logits.flatten(0, -2))
 
 
 def _numbered(shape: torch.Size, device: torch.device) -> Tensor:
     return torch.arange(shape.numel(), device=device).view(shape)
-
-
-def _check_classes(classes: Tensor, outputs: int, kind: str) -> None:
-    counted = classes[classes != IGNORED]
-    if outputs < 2 and kind == "logit_margin":
-        raise MissingTargetsError(f"target {kind!r} needs two outputs, the model has {outputs}")
-    if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < outputs:
-        wrong = int(counted.max()) if int(counted.max()) >= outputs else int(counted.min())
-        raise MissingTargetsError(
-            f"class number {wrong} for {outputs} outputs, expected 0 to {outputs - 1}"
-        )

@@ -11,13 +11,15 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from nodelens.data.batches import Batch, Loss
 from nodelens.errors import MissingLossError, MissingTargetsError, NonFiniteError, nearest
-from nodelens.model.layers import first_tensor
+from nodelens.model.layers import at_least_float32, first_tensor
 
 __all__ = [
     "IGNORED",
     "LOSSES",
     "Prediction",
     "aligned_targets",
+    "check_classes",
+    "logits_in",
     "pools_tokens",
     "predict",
     "statistic_targets",
@@ -82,6 +84,9 @@ def predict(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | No
 def _summed(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | None) -> Prediction:
     loss = batch.loss or loss
     targets = aligned_targets(batch, module)
+    if targets is not None and targets.is_inference():
+        # Autograd cannot save what was made in inference mode, such as answers taken as labels.
+        targets = targets.clone()
     if getattr(loss, "reduction", "sum") == "mean":
         raise MissingLossError(
             f"{loss} takes the mean of each batch, so scores would depend on the batch size: "
@@ -94,8 +99,7 @@ def _summed(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | No
             f"unknown loss {loss!r}{nearest(str(loss), LOSSES)}; "
             f"expected {', '.join(LOSSES)} or a function of (outputs, targets)"
         )
-    logits = getattr(outputs, "logits", None)
-    logits = logits if isinstance(logits, Tensor) else first_tensor(outputs)
+    logits = logits_in(outputs)
     if targets is None:
         raise MissingTargetsError(
             "a loss needs targets and the batch has none: give (inputs, targets), "
@@ -106,6 +110,12 @@ def _summed(outputs: Any, batch: Batch, module: nn.Module, loss: Loss | str | No
     if targets.is_floating_point() or loss == "mse":
         return _squared(logits, targets)
     return _classes(logits, targets)
+
+
+def logits_in(outputs: Any) -> Tensor | None:
+    """Return the logits among what a model gives out, else its first tensor."""
+    logits = getattr(outputs, "logits", None)
+    return logits if isinstance(logits, Tensor) else first_tensor(outputs)
 
 
 def aligned_targets(batch: Batch, module: nn.Module) -> Tensor | None:
@@ -184,16 +194,20 @@ def _classes(logits: Tensor, targets: Tensor) -> Prediction:
             f"of shape {tuple(targets.shape)}"
         )
     predicted = targets != IGNORED
-    highest, classes = int(targets.max()) if targets.numel() else -1, logits.shape[1]
-    lowest = int(targets[predicted].min()) if predicted.any() else 0
-    if highest >= classes or lowest < 0:
-        wrong = highest if highest >= classes else lowest
-        raise MissingTargetsError(
-            f"class number {wrong} for {classes} outputs, expected 0 to {classes - 1}"
-        )
-    scores = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    total = cross_entropy(scores, targets.long(), reduction="sum", ignore_index=IGNORED)
+    check_classes(targets[predicted], logits.shape[1])
+    total = cross_entropy(
+        at_least_float32(logits), targets.long(), reduction="sum", ignore_index=IGNORED
+    )
     correct = (logits.detach().argmax(1) == targets) & predicted
     return Prediction(
         total, int(predicted.sum()), correct[predicted], logits.detach(), targets.detach()
     )
+
+
+def check_classes(classes: Tensor, outputs: int) -> None:
+    """Raise MissingTargetsError for a class number that is none of the model's outputs."""
+    if classes.numel() and not 0 <= int(classes.min()) <= int(classes.max()) < outputs:
+        wrong = int(classes.max()) if int(classes.max()) >= outputs else int(classes.min())
+        raise MissingTargetsError(
+            f"class number {wrong} for {outputs} outputs, expected 0 to {outputs - 1}"
+        )

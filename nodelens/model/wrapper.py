@@ -19,7 +19,6 @@ from nodelens.errors import (
     IncompatibleModelError,
     InvalidValueError,
     LayerNotFoundError,
-    LayerNotReachedError,
     NodeLensError,
     nearest,
 )
@@ -27,6 +26,7 @@ from nodelens.model.attention import with_heads
 from nodelens.model.layers import Layer, describe, named
 from nodelens.model.norms import note_norm
 from nodelens.model.route import FAILURES, Route, learn_route
+from nodelens.model.selection import in_forward_order, listing
 from nodelens.model.session import alone, shapes_alone, untouched
 from nodelens.model.tracing import traced, traced_hosted
 from nodelens.notebook import html_table
@@ -85,7 +85,7 @@ class ModelWrapper:
             if name not in self._modules:
                 raise LayerNotFoundError(
                     f"the model has no layer {name!r}{nearest(name, self._modules)}; "
-                    f"it has {listing(self.layers)}"
+                    f"it has {listing(list(self.layers))}"
                 )
         return list(names)
 
@@ -219,20 +219,15 @@ class ModelWrapper:
             before = dict(self.nnsight.interleaver.counts)
             with self._explained(batch), untouched(self.module, gradients=gradients):
                 found = traced(self, batch, bodies)
-            self._check_counts(before, batch, watched)
+            if visits := self.visits_since(before, watched):
+                self.route(batch).check_visits(visits)
         return found
 
-    def _check_counts(
-        self, before: Mapping[str, int], batch: Batch, watched: Iterable[str]
-    ) -> None:
+    def visits_since(self, before: Mapping[str, int], watched: Iterable[str]) -> dict[str, int]:
+        """Return how often each module was called since nnsight's counts were `before`."""
         calls = self.nnsight.interleaver.counts
-        for name in watched:
-            site = f"{self.envoy(name).path}.output"
-            seen, expected = calls[site] - before.get(site, 0), self.route(batch).visits[name]
-            if seen != expected:
-                raise LayerNotReachedError(
-                    f"the forward pass calls {name!r} {seen} times, and {expected} times before"
-                )
+        sites = {name: f"{self.envoy(name).path}.output" for name in watched}
+        return {name: calls[site] - before.get(site, 0) for name, site in sites.items()}
 
     def trace_hosted(self, batch: Batch, remote: bool | str, code: bytes, payload: bytes) -> Any:
         """Return what the function in `payload` brings from a pass where the model is hosted.
@@ -272,8 +267,6 @@ class ModelWrapper:
         the pass does not reach raise LayerNotReachedError; of all layers, they are left out.
         """
         from torch.utils._pytree import tree_map_only
-
-        from nodelens.model.selection import in_forward_order
 
         batch = self.prepare_batch(*inputs)
         route, tracked = self.route(batch), self.tracked_layers
@@ -361,10 +354,3 @@ def _is_text(batch: Any) -> bool:
     return (
         isinstance(batch, (list, tuple)) and bool(batch) and all(isinstance(b, str) for b in batch)
     )
-
-
-def listing(names: Any, most: int = 12) -> str:
-    """Return the names in one line, shortened after `most`."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more if names else "none"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nodelens.errors import NonFiniteError, ShapeError
 from nodelens.interventions import channel_indices
 from nodelens.model.layers import is_transposed_linear, weight_rows
+from nodelens.model.loaded import check_loaded
 
 __all__ = [
     "as_rows",
@@ -111,6 +112,7 @@ def weight_of(layer: nn.Module) -> Tensor:
             f"a {type(layer).__name__} has no channels to prune, expected a linear layer "
             "or a convolution"
         )
+    check_loaded(layer)
     return weight.detach()
 
 

@@ -21,7 +21,7 @@ from nodelens.model.attention import attention_parts
 from nodelens.model.layers import Layer
 from nodelens.model.route import Route
 
-__all__ = ["Request", "check_loaded", "check_untied", "read_masks"]
+__all__ = ["Request", "check_untied", "read_masks"]
 
 
 @dataclass(frozen=True)
@@ -136,16 +136,6 @@ def _attention_layers(wrapper: ModelWrapper) -> dict[str, str]:
         parts = attention_parts(wrapper.layers, name) if layer.heads else None
         found.update(dict.fromkeys(parts.names if parts else (), name))
     return found
-
-
-def check_loaded(module: nn.Module) -> None:
-    """Raise IncompatibleModelError when weights are on the meta device, without numbers."""
-    meta = [name for name, p in module.named_parameters() if p.is_meta]
-    if meta:
-        raise IncompatibleModelError(
-            f"{len(meta)} parameters are on the meta device ({meta[0]!r} is the first): load the "
-            "weights before shrinking"
-        )
 
 
 def check_untied(module: nn.Module, names: Collection[str]) -> None:

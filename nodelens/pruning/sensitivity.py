@@ -11,7 +11,7 @@ from nodelens.interventions import Evaluation, evaluate
 from nodelens.model import wrap
 from nodelens.pruning.config import check_amount
 from nodelens.pruning.masks import keep_best, removed_count
-from nodelens.pruning.units import sites
+from nodelens.pruning.units import condition_of
 
 __all__ = ["evaluate_masks", "measure_sensitivity"]
 
@@ -21,8 +21,7 @@ def evaluate_masks(
 ) -> Evaluation:
     """Return loss and accuracy with what the masks do not keep silenced; no weight is written."""
     wrapper = wrap(model)
-    channels = {name: ~mask for name, mask in masks.items() if not bool(mask.all())}
-    return evaluate(wrapper, batches, channels, site=sites(wrapper, masks), loss=loss)
+    return evaluate(wrapper, batches, condition_of(wrapper, masks), loss=loss)
 
 
 def measure_sensitivity(

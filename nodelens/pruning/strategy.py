@@ -17,6 +17,7 @@ from nodelens.errors import (
     nearest,
 )
 from nodelens.model import ModelWrapper, wrap
+from nodelens.model.loaded import check_loaded
 from nodelens.pruning.config import PruningConfig, check_amount
 from nodelens.pruning.masks import (
     as_rows,
@@ -107,6 +108,11 @@ class Strategy(ABC):
         return self.unit == "weights" or (self.unit == "both" and not self.config.structured)
 
     @property
+    def of_heads(self) -> bool:
+        """Return whether key-value groups of attention are scored too, an option of some."""
+        return bool(getattr(self, "heads", False))
+
+    @property
     def distribution(self) -> str:
         """Return how a budget is shared out to layers."""
         given = self.config.distribution
@@ -148,7 +154,7 @@ class Strategy(ABC):
         wrapper = wrap(model)
         try:
             batches = self._batches(wrapper, batches)
-            units = prunable(wrapper, layers, pattern, weights=self.of_weights)
+            units = prunable(wrapper, layers, pattern, weights=self.of_weights, heads=self.of_heads)
             found = self._scores(wrapper, units, batches, **options)
             return {name: check_scores(s, f"layer {name!r}") for name, s in found.items()}
         except NodeLensError as error:
@@ -157,6 +163,7 @@ class Strategy(ABC):
 
     def _batches(self, model: ModelWrapper, batches: Iterable[Any] | None) -> Iterable[Any]:
         """Return the batches, once the first has shown the model's route."""
+        check_loaded(model.module)
         if batches is None:
             if self.needs:
                 raise InvalidValueError(f"it needs {' and '.join(self.needs)}: give batches")

@@ -13,10 +13,11 @@ from typing_extensions import Self
 
 from nodelens.errors import MergeError, UnknownNameError, nearest
 from nodelens.statistics.blocks import Block
+from nodelens.statistics.kernels import Asked, Survey
 from nodelens.statistics.reduce import wide
 from nodelens.statistics.sample import Sample
 
-__all__ = ["Additive", "Constant", "Statistic", "measured"]
+__all__ = ["Additive", "Constant", "Statistic", "measured", "surveyed"]
 
 
 class Statistic(ABC):
@@ -96,8 +97,19 @@ class Statistic(ABC):
 class Additive(Statistic):
     """A statistic that adds up over blocks of rows, once the mean of its batch is known.
 
-    All additive statistics of a sample are measured together: every block goes by once.
+    All additive statistics of a sample are measured together: every block goes by once. Where sums
+    are compiled, those that `surveyed` knows come from one visit of all values instead.
     """
+
+    @classmethod
+    def asks(cls, *args: Any, **kwargs: Any) -> Asked:
+        """Return what a survey of the sample has to find for this statistic."""
+        return Asked()
+
+    @classmethod
+    def surveyed(cls, sample: Sample, found: Survey, *args: Any, **kwargs: Any) -> Self | None:
+        """Return the statistic from a survey; None for one that goes block by block."""
+        return None
 
     @classmethod
     @abstractmethod
@@ -110,26 +122,40 @@ class Additive(Statistic):
 
     @classmethod
     def measure(cls, sample: Sample, *args: Any, **kwargs: Any) -> Self:
-        statistic = cls.empty(sample, *args, **kwargs)
-        for block in sample.blocks():
-            statistic.absorb(block, sample)
+        (statistic,) = measured(sample, [(cls, kwargs)])
+        assert isinstance(statistic, cls)
         return statistic
 
 
-def measured(
-    sample: Sample, wanted: Sequence[tuple[type[Statistic], Mapping[str, Any]]]
-) -> list[Statistic]:
+Wanted = Sequence[tuple[type[Statistic], Mapping[str, Any]]]
+"""Statistics of one sample, each with its options."""
+
+
+def surveyed(sample: Sample, wanted: Wanted) -> Survey | None:
+    """Return one survey of a sample for several statistics; None where torch has to do it."""
+    asked = Asked()
+    for kind, options in wanted:
+        if issubclass(kind, Additive):
+            asked = asked.joined(kind.asks(**options))
+    return sample.survey(asked)
+
+
+def measured(sample: Sample, wanted: Wanted) -> list[Statistic]:
     """Return several statistics of one sample, the same as each one's `measure` would give."""
-    found = [
-        kind.empty(sample, **options)
-        if issubclass(kind, Additive)
-        else kind.measure(sample, **options)
-        for kind, options in wanted
-    ]
-    additive = [statistic for statistic in found if isinstance(statistic, Additive)]
+    found, additive = [], []
+    survey = surveyed(sample, wanted)
+    for kind, options in wanted:
+        statistic: Statistic | None = None
+        if not issubclass(kind, Additive):
+            statistic = kind.measure(sample, **options)
+        elif survey is not None:
+            statistic = kind.surveyed(sample, survey, **options)
+        if statistic is None:
+            additive.append(statistic := kind.empty(sample, **options))  # type: ignore[attr-defined]
+        found.append(statistic)
     for block in sample.blocks() if additive else ():
-        for statistic in additive:
-            statistic.absorb(block, sample)
+        for part in additive:
+            part.absorb(block, sample)
     return found
 
 

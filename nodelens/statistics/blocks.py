@@ -9,7 +9,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nodelens.statistics import kernels
 from nodelens.statistics.reduce import channel_sum, per_channel
 
 __all__ = ["Block", "blocks", "elements", "room"]
@@ -31,7 +30,6 @@ class Block:
     def __init__(self, values: Tensor, mean: Tensor, start: int) -> None:
         self.values, self.mean = values, mean
         self.start, self.stop = start, start + len(values)
-        self._near: dict[float, tuple[Tensor, Tensor] | None] = {}
 
     @cached_property
     def deviation(self) -> Tensor:
@@ -49,34 +47,19 @@ class Block:
         """Return the absolute values."""
         return torch.abs(self.values, out=self.room("size"))
 
-    def power_sums(self, order: int) -> Tensor:
-        """Return the sums of the second to the `order`-th power of deviations, in rows."""
-        made = kernels.power_sums(self.values, self.mean, order)
-        if made is not None:
-            return made[1:]
+    def power_sums(self, order: int) -> list[Tensor]:
+        """Return the sums of the second to the `order`-th power of deviations, `(channels,)`."""
         sums = [channel_sum(self.square)]
         if order > 2:
             power = torch.mul(self.deviation, self.square, out=self.spare())
             sums.append(channel_sum(power))
             sums.append(channel_sum(torch.mul(self.square, self.square, out=power)))
-        return torch.stack(sums)
-
-    def size_sum(self) -> Tensor:
-        """Return the sum of the absolute values, `(channels,)`."""
-        made = self._sizes(0.0)
-        return channel_sum(self.size) if made is None else made[0]
+        return sums
 
     def near_zero(self, eps: float) -> Tensor:
         """Return how many absolute values are at most `eps`, int64 `(channels,)`."""
-        if (made := self._sizes(eps)) is not None:
-            return made[1].long()
         # Into floats, since torch compares into booleans, and adds them up, many times slower.
         return channel_sum(torch.le(self.size, eps, out=self.spare())).long()
-
-    def _sizes(self, eps: float) -> tuple[Tensor, Tensor] | None:
-        if eps not in self._near:
-            self._near[eps] = kernels.size_sums(self.values, eps)
-        return self._near[eps]
 
     def spare(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return room of the shape of the values, for the statistic at work alone."""

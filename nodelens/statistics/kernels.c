@@ -12,11 +12,15 @@
 
 #define LANES 16
 #define TILE 16  /* vectors that are added in float32 before they are added in double */
+#define NEAR 1024 /* rows of which a tile is copied: their next line is far, and often in its way */
+#define AHEAD 16 /* rows from here that are fetched already */
 #define SHIFT 17 /* leaves the exponent and six bits of a float32's mantissa */
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t flags __attribute__((vector_size(4 * LANES)));
-typedef double wide __attribute__((vector_size(8 * LANES)));
+typedef float half __attribute__((vector_size(2 * LANES)));
+typedef double wide __attribute__((vector_size(4 * LANES)));
+typedef int16_t bins __attribute__((vector_size(2 * LANES)));
 typedef double sums[LANES];
 
 #ifdef _OPENMP
@@ -42,6 +46,12 @@ static inline lanes load(const float *at, int64_t width, lanes rest)
     return rest;
 }
 
+static inline wide widened(const float *at)
+{
+    half some; memcpy(&some, at, sizeof some);
+    return __builtin_convertvector(some, wide);
+}
+
 static inline lanes choose(flags one, lanes a, lanes b)
 {
     return (lanes)((one & (flags)a) | (~one & (flags)b));
@@ -61,155 +71,221 @@ static inline void put(const double *sum, double *out, int64_t width, int64_t po
     else memcpy(out, sum, width * sizeof *out);
 }
 
-/* For every LANES channels, or every one of maps: BEFORE, then BODY for every vector `x` of its
-   values (in the lanes beyond the last position: `rest`), FLUSH every TILE of them, AFTER. */
-#define SWEEP(BEFORE, BODY, FLUSH, AFTER)                                             \
-    int64_t step = positions == 1 ? LANES : 1;                                        \
-    SHARED                                                                            \
-    for (int64_t c = 0; c < channels; c += step) {                                    \
-        int64_t width = positions == 1 ? least(LANES, channels - c) : 1;              \
-        int64_t span = positions == 1 ? width : positions;                            \
+/* LANES channels of plain rows, or one channel of maps: `batch` runs of `span` values. */
+typedef struct { const float *at; int64_t batch, stride, span, width, positions; } tile;
+
+/* BODY for every vector `x` of a tile, its values `from` there, `here` of them; in the lanes beyond
+   the end of a run is `rest`. FLUSH after TILE vectors, and at the end. */
+#define SWEEP(BODY, FLUSH)                                                            \
+    {                                                                                 \
         int64_t waiting = 0;                                                          \
-        BEFORE                                                                        \
-        for (int64_t b = 0; b < batch; b++) {                                         \
-            const float *at = values + (b * channels + c) * positions;                \
-            for (int64_t p = 0; p < span; p += LANES) {                               \
-                int64_t here = least(LANES, span - p);                                \
-                (void)here;                                                           \
-                lanes x = load(at + p, span - p, rest);                               \
+        for (int64_t b = 0; b < t.batch; b++) {                                       \
+            const float *from = t.at + b * t.stride, *end = from + t.span;            \
+            for (; from + LANES <= end; from += LANES) {                              \
+                const int64_t here = LANES; (void)here;                               \
+                lanes x; memcpy(&x, from, sizeof x);                                  \
+                BODY                                                                  \
+                if (++waiting == TILE) { waiting = 0; FLUSH }                         \
+            }                                                                         \
+            if (from < end) {                                                         \
+                const int64_t here = end - from;                                      \
+                lanes x = load(from, here, rest);                                     \
+                from = (const float *)&x;                                             \
                 BODY                                                                  \
                 if (++waiting == TILE) { waiting = 0; FLUSH }                         \
             }                                                                         \
         }                                                                             \
         FLUSH                                                                         \
-        AFTER                                                                         \
     }
 
-/* Smallest and largest value; sum, mean, and what is missing from the mean as a float, which is
-   that of a constant channel bit for bit. `out` is (2, channels), `in_float` (3, channels). */
-void first_look(const float *values, int64_t batch, int64_t channels, int64_t positions,
-                int threads, double *out, float *in_float)
+/* Sum, smallest and largest value. Plain rows are copied to `near`, if there is room for them. */
+static inline void look(tile t, float *near, double *total, float *low, float *high)
 {
-    double *total = out; double *residual = out + channels;
-    float *low = in_float; float *high = low + channels; float *mean = high + channels;
-
+    wide sum = {0}; wide upper = {0}; sums whole; lanes rest = {0};
+    lanes smallest = all(__builtin_inff()); lanes largest = -smallest;
     SWEEP(
-        wide sum = {0}; sums whole; lanes rest = {0};
-        lanes smallest = all(__builtin_inff()); lanes largest = -smallest;
-        ,
-        sum += __builtin_convertvector(x, wide);
-        if (here < LANES && positions > 1)
+        __builtin_prefetch(from + AHEAD * t.stride);
+        sum += widened(from); upper += widened(from + LANES / 2);
+        if (near) { memcpy(near, &x, sizeof x); near += LANES; }
+        if (here < LANES && t.positions > 1)
             for (int64_t j = here; j < LANES; j++) x[j] = x[0];
         smallest = choose(x < smallest, x, smallest);
         largest = choose(x > largest, x, largest);
-        ,
-        ,
-        memcpy(whole, &sum, sizeof whole);
-        put(whole, total + c, width, positions);
-        for (int64_t j = 0; j < LANES; j++) {
-            if (positions == 1 && j >= width) break;
-            int64_t own = positions == 1 ? c + j : c;
-            int fresh = positions == 1 || j == 0;
-            low[own] = fresh || smallest[j] < low[own] ? smallest[j] : low[own];
-            high[own] = fresh || largest[j] > high[own] ? largest[j] : high[own];
-        })
-    for (int64_t c = 0; c < channels; c++) {
-        double exact = low[c] == high[c] ? low[c] : total[c] / (double)(batch * positions);
-        mean[c] = (float)exact;
-        residual[c] = exact - mean[c];
+        ,)
+    memcpy(whole, &sum, sizeof sum); memcpy(whole + LANES / 2, &upper, sizeof upper);
+    put(whole, total, t.width, t.positions);
+    for (int64_t j = 0; j < LANES; j++) {
+        int64_t own = t.positions > 1 ? 0 : j;
+        if (own >= t.width) break;
+        int fresh = j == own;
+        low[own] = fresh || smallest[j] < low[own] ? smallest[j] : low[own];
+        high[own] = fresh || largest[j] > high[own] ? largest[j] : high[own];
     }
 }
 
-/* Sums of the first two powers of the deviation from `centre`; `out` is (2, channels). */
-void two_powers(const float *values, int64_t batch, int64_t channels, int64_t positions,
-                int threads, const float *centre, double *out)
+/* Sums of the second power of the deviation from `centre`, with `high` to the fourth. */
+static inline void powers(tile t, int high, const float *centre, double *out, int64_t channels)
 {
-    SWEEP(
-        sums one = {0}; sums two = {0}; lanes d1 = {0}; lanes d2 = {0};
-        lanes rest = positions > 1 ? all(centre[c]) : load(centre + c, width, all(0));
-        lanes middle = rest;
-        ,
-        lanes d = x - middle; d1 += d; d2 += d * d;
-        ,
-        add(one, d1); add(two, d2); d1 = d2 = all(0);
-        ,
-        put(one, out + c, width, positions);
-        put(two, out + channels + c, width, positions);)
-}
-
-/* Sums of the first four powers; `out` is (4, channels). */
-void four_powers(const float *values, int64_t batch, int64_t channels, int64_t positions,
-                 int threads, const float *centre, double *out)
-{
-    SWEEP(
-        sums one = {0}; sums two = {0}; sums three = {0}; sums four = {0};
-        lanes d1 = {0}; lanes d2 = {0}; lanes d3 = {0}; lanes d4 = {0};
-        lanes rest = positions > 1 ? all(centre[c]) : load(centre + c, width, all(0));
-        lanes middle = rest;
-        ,
+    sums two = {0}; sums three = {0}; sums four = {0};
+    lanes d2 = {0}; lanes d3 = {0}; lanes d4 = {0};
+    lanes rest = t.positions > 1 ? all(*centre) : load(centre, t.width, all(0));
+    lanes middle = rest;
+    if (high) SWEEP(
         lanes d = x - middle; lanes square = d * d;
-        d1 += d; d2 += square; d3 += d * square; d4 += square * square;
+        d2 += square; d3 += d * square; d4 += square * square;
         ,
-        add(one, d1); add(two, d2); add(three, d3); add(four, d4); d1 = d2 = d3 = d4 = all(0);
+        add(two, d2); add(three, d3); add(four, d4); d2 = d3 = d4 = all(0);)
+    else SWEEP(
+        lanes d = x - middle; d2 += d * d;
         ,
-        put(one, out + c, width, positions);
-        put(two, out + channels + c, width, positions);
-        put(three, out + 2 * channels + c, width, positions);
-        put(four, out + 3 * channels + c, width, positions);)
+        add(two, d2); d2 = all(0);)
+    put(two, out, t.width, t.positions);
+    if (!high) return;
+    put(three, out + channels, t.width, t.positions);
+    put(four, out + 2 * channels, t.width, t.positions);
 }
 
-/* Sum of absolute values, and how many are larger than `eps`. */
-void sizes(const float *values, int64_t batch, int64_t channels, int64_t positions,
-           int threads, float eps, double *total, double *above)
+/* Sum of absolute values, and how many are at most `eps`. */
+static inline void sizes(tile t, float eps, double *total, int64_t *small)
 {
+    double above[LANES];
+    sums sum = {0}; sums count = {0}; lanes part = {0}; flags over = {0}; lanes rest = {0};
+    lanes edge = all(eps);
     SWEEP(
-        sums sum = {0}; sums count = {0}; lanes part = {0}; flags over = {0}; lanes rest = {0};
-        lanes edge = all(eps);
-        ,
         lanes size = (lanes)((flags)x & 0x7fffffff);
         part += size; over -= size > edge;
         ,
         add(sum, part); part = all(0);
         for (int j = 0; j < LANES; j++) count[j] += over[j];
-        over = (flags){0};
-        ,
-        put(sum, total + c, width, positions);
-        put(count, above + c, width, positions);)
+        over = (flags){0};)
+    put(sum, total, t.width, t.positions);
+    put(count, above, t.width, t.positions);
+    int64_t rows = t.positions > 1 ? t.batch * t.span : t.batch;
+    for (int64_t j = 0; j < t.width; j++) small[j] = rows - (int64_t)above[j];
 }
 
-/* The bin of every absolute value: its exponent and first mantissa bits. */
-void bin_numbers(const int32_t *values, int64_t count, int threads, int16_t *out)
+/* The bin of every absolute value, its exponent and first mantissa bits; of plain rows. */
+static inline void numbers(tile t, int16_t *out, int64_t channels)
 {
-    SHARED
-    for (int64_t i = 0; i < count; i++) out[i] = (int16_t)((values[i] & 0x7fffffff) >> SHIFT);
+    lanes rest = {0};
+    SWEEP(
+        flags number = ((flags)x & 0x7fffffff) >> SHIFT;
+        int16_t *row = out + b * channels;
+        if (t.width == LANES) {
+            bins sixteen = __builtin_convertvector(number, bins);
+            memcpy(row, &sixteen, sizeof sixteen);
+        } else for (int64_t j = 0; j < t.width; j++) row[j] = (int16_t)number[j];
+        ,)
 }
 
-/* Counts bins in `counters` (channels, bins); those below the channel's `floor` in its lowest.
-   A few channels at a time, so that their counters stay near. */
-#define COUNT(NUMBER)                                                                   \
-    int64_t step = positions == 1 ? 32 : 1;                                             \
-    SHARED                                                                              \
-    for (int64_t c = 0; c < channels; c += step) {                                      \
-        int64_t width = positions == 1 ? least(step, channels - c) : 1;                 \
-        for (int64_t b = 0; b < batch; b++)                                             \
-            for (int64_t j = 0; j < width; j++)                                         \
-                for (int64_t p = 0; p < positions; p++) {                               \
-                    int64_t i = (b * channels + c + j) * positions + p;                 \
-                    int64_t place = (NUMBER) - floors[c + j];                           \
-                    counters[(c + j) * bins + (place < 0 ? 0 : place)]++;               \
-                }                                                                       \
+static inline int64_t highest(float low, float high)
+{
+    float size = __builtin_fmaxf(__builtin_fabsf(low), __builtin_fabsf(high));
+    int32_t bits;
+    memcpy(&bits, &size, sizeof bits);
+    return bits >> SHIFT;
+}
+
+/* From powers of the deviation from a mean rounded to float32 to those from the mean itself. */
+static inline void centre(double n, double off, double *m2, int high, int64_t channels)
+{
+    double second = *m2, *m3 = m2 + channels, *m4 = m3 + channels;
+    *m2 = second - n * off * off;
+    if (!high) return;
+    double third = *m3;
+    *m3 = third - 3 * off * second + 2 * n * off * off * off;
+    *m4 += 6 * off * off * second - 4 * off * third - 3 * n * off * off * off * off;
+}
+
+/* Everything that is asked for of every channel, while its values are near. `sum` is
+   (7, channels): sum, mean, what is missing from the mean as a float, sums of the second to fourth
+   power of the deviation (`order` 2 or 4), sum of sizes (`eps` from 0). `number` is (2, channels):
+   the bin of the largest size, how many sizes are at most `eps`. `value` is (3, channels):
+   smallest, largest, mean, which is that of a constant channel bit for bit. `binned` takes the bin
+   numbers of plain rows. */
+void survey(const float *values, int64_t batch, int64_t channels, int64_t positions, int threads,
+            int order, float eps, double *sum, int64_t *number, float *value, int16_t *binned)
+{
+    double *total = sum, *exact = total + channels, *residual = exact + channels;
+    double *second = residual + channels, *size = second + 3 * channels;
+    int64_t *top = number, *small = top + channels;
+    float *low = value, *high = low + channels, *mean = high + channels;
+    double n = (double)(batch * positions);
+    int64_t step = positions == 1 ? LANES : 1;
+
+    SHARED
+    for (int64_t c = 0; c < channels; c += step) {
+        float near[NEAR * LANES];
+        int64_t width = least(step, channels - c);
+        int64_t span = positions == 1 ? width : positions;
+        tile t = {values + c * positions, batch, channels * positions, span, width, positions};
+        int copied = positions == 1 && batch <= NEAR;
+        look(t, copied ? near : 0, total + c, low + c, high + c);
+        for (int64_t j = c; j < c + width; j++) {
+            exact[j] = low[j] == high[j] ? low[j] : total[j] / n;
+            mean[j] = (float)exact[j];
+            residual[j] = exact[j] - mean[j];
+            top[j] = highest(low[j], high[j]);
+        }
+        if (copied) { t.at = near; t.stride = LANES; }
+        if (order) {
+            if (order > 2) powers(t, 1, mean + c, second + c, channels);
+            else powers(t, 0, mean + c, second + c, channels);
+            for (int64_t j = c; j < c + width; j++)
+                centre(n, residual[j], second + j, order > 2, channels);
+        }
+        if (eps >= 0) sizes(t, eps, size + c, small + c);
+        if (binned) numbers(t, binned + c, channels);
+    }
+}
+
+/* Counts bins above the channel's `floor` in `counters` (channels, size); those below in its lowest.
+   Places are worked out LANES at a time; a few channels' counters stay near. */
+#define COUNT(NUMBER, WIDTH, OFFSET)                                                   \
+    {                                                                                 \
+        int32_t places[LANES];                                                        \
+        flags place = (NUMBER) - floor;                                               \
+        place = (place & (place > 0)) + (OFFSET);                                     \
+        memcpy(places, &place, sizeof place);                                         \
+        for (int64_t j = 0; j < (WIDTH); j++) own[places[j]]++;                       \
     }
 
-void count_values(const int32_t *values, int64_t batch, int64_t channels, int64_t positions,
-                  int threads, const int64_t *floors, int64_t bins,
-                  int32_t *counters)
+/* Bin numbers of plain rows. */
+void count_bins(const int16_t *values, int64_t batch, int64_t channels, int64_t positions,
+                int threads, const int64_t *floors, int64_t size, int32_t *counters)
 {
-    COUNT((values[i] & 0x7fffffff) >> SHIFT)
+    SHARED
+    for (int64_t c = 0; c < channels; c += LANES) {
+        int64_t width = least(LANES, channels - c);
+        int32_t *own = counters + c * size;
+        flags floor = {0}, offset = {0};
+        for (int64_t j = 0; j < width; j++) { floor[j] = floors[c + j]; offset[j] = j * size; }
+        for (int64_t b = 0; b < batch; b++) {
+            const int16_t *from = values + b * channels + c;
+            bins some = {0};
+            __builtin_prefetch(from + AHEAD * channels);
+            if (width == LANES) {
+                memcpy(&some, from, sizeof some);
+                COUNT(__builtin_convertvector(some, flags), LANES, offset)
+            } else {
+                memcpy(&some, from, width * sizeof *from);
+                COUNT(__builtin_convertvector(some, flags), width, offset)
+            }
+        }
+    }
+    (void)positions;
 }
 
-void count_bins(const int16_t *values, int64_t batch, int64_t channels, int64_t positions,
-                int threads, const int64_t *floors, int64_t bins,
-                int32_t *counters)
+/* Values of maps. */
+void count_values(const float *values, int64_t batch, int64_t channels, int64_t positions,
+                  int threads, const int64_t *floors, int64_t size, int32_t *counters)
 {
-    COUNT(values[i])
+    SHARED
+    for (int64_t c = 0; c < channels; c++) {
+        int32_t *own = counters + c * size;
+        flags floor = (flags){0} + (int32_t)floors[c], none = {0};
+        lanes rest = {0};
+        tile t = {values + c * positions, batch, channels * positions, positions, 1, positions};
+        SWEEP(COUNT(((flags)x & 0x7fffffff) >> SHIFT, here, none),)
+    }
 }

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["bin_numbers", "count", "first_look", "power_sums", "size_sums"]
+__all__ = ["Asked", "Survey", "count", "survey"]
 
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=gnu11", "-Wno-psabi", "-fPIC")
 _WAYS = (("-fopenmp",), ())
@@ -33,10 +33,7 @@ _SECONDS = 60
 
 _WHERE, _COUNT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _REST = {
-    "first_look": (_WHERE, _WHERE),
-    "two_powers": (_WHERE, _WHERE),
-    "four_powers": (_WHERE, _WHERE),
-    "sizes": (_FLOAT, _WHERE, _WHERE),
+    "survey": (ctypes.c_int, _FLOAT, _WHERE, _WHERE, _WHERE, _WHERE),
     "count_bins": (_WHERE, _COUNT, _WHERE),
     "count_values": (_WHERE, _COUNT, _WHERE),
 }
@@ -46,56 +43,63 @@ _BORN = os.getpid()
 _log = logging.getLogger(__name__)
 
 
-class Look(NamedTuple):
-    """A first look at every channel, each `(channels,)`.
+class Asked(NamedTuple):
+    """What is asked of a survey beyond sums, means and extremes."""
 
-    `residual` is what the mean, rounded to a float, has lost.
+    order: int = 0
+    """2 or 4 for sums of powers of the deviation from the mean up to that one."""
+    eps: float = -1.0
+    """From 0: for the sum of absolute values, and how many are at most `eps`."""
+    binned: bool = False
+    """Whether the bin of every absolute value is asked for; of plain rows."""
+
+    def joined(self, other: Asked) -> Asked:
+        """Return what serves both; how many are small is counted for the larger `eps` alone."""
+        order, eps = max(self.order, other.order), max(self.eps, other.eps)
+        return Asked(order, eps, self.binned or other.binned)
+
+
+class Survey(NamedTuple):
+    """What one survey found of every channel, each `(channels,)`, sums in float64.
+
+    `residual` is what the mean, rounded to the float `centre`, has lost. `m2`, `m3` and `m4` are
+    sums of powers of the deviation from the mean itself. `top` is the bin of the largest absolute
+    value, `small` how many are at most `eps`. What was not asked for is undefined.
     """
 
-    total: Tensor
-    residual: Tensor
+    asked: Asked
     low: Tensor
     high: Tensor
+    centre: Tensor
+    total: Tensor
     mean: Tensor
+    residual: Tensor
+    m2: Tensor
+    m3: Tensor
+    m4: Tensor
+    size: Tensor
+    top: Tensor
+    small: Tensor
+    bins: Tensor | None
 
 
-def first_look(values: Tensor) -> Look | None:
-    """Return sum, mean and extremes of every channel; None when that is left to torch."""
+def survey(values: Tensor, asked: Asked) -> Survey | None:
+    """Return everything asked for from one visit of the values; None when torch has to do it."""
     if not _fits(values):
         return None
-    sums = torch.empty(2, values.shape[1], dtype=torch.float64)
-    found = torch.empty(3, values.shape[1])
-    _over("first_look", values, sums, found)
-    return Look(*sums, *found)
-
-
-def power_sums(values: Tensor, centre: Tensor, order: int) -> Tensor | None:
-    """Return sums of powers of the deviation from `centre`, `(order, channels)`; order 2 or 4."""
-    if not _fits(values):
-        return None
-    out = torch.empty(order, values.shape[1], dtype=torch.float64)
-    _over("two_powers" if order == 2 else "four_powers", values, centre.contiguous(), out)
-    return out
-
-
-def size_sums(values: Tensor, eps: float) -> tuple[Tensor, Tensor] | None:
-    """Return the sum of absolute values, and how many are at most `eps`, each `(channels,)`."""
-    if not _fits(values):
-        return None
-    total, above = torch.empty(2, values.shape[1], dtype=torch.float64)
-    _over("sizes", values, eps, total, above)
-    return total, values.numel() // values.shape[1] - above
-
-
-def bin_numbers(values: Tensor, out: Tensor) -> bool:
-    """Write the bin of every absolute value to `out`, int16; False when it was left to torch."""
-    if not _fits(values) or not out.is_contiguous():
-        return False
-    library = _library()
-    assert library is not None
-    size = values.numel()
-    library.bin_numbers(values.data_ptr(), size, _threads(size), out.data_ptr())
-    return True
+    channels = values.shape[1]
+    sums = torch.empty(7, channels, dtype=torch.float64)
+    numbers = torch.empty(2, channels, dtype=torch.int64)
+    found = torch.empty(3, channels)
+    plain = asked.binned and values.ndim == 2
+    bins = torch.empty_like(values, dtype=torch.int16) if plain else None
+    _over("survey", values, asked.order, asked.eps, sums, numbers, found, bins)
+    low, high, centre = found.unbind()
+    total, mean, residual, m2, m3, m4, size = sums.unbind()
+    top, small = numbers.unbind()
+    return Survey(
+        asked, low, high, centre, total, mean, residual, m2, m3, m4, size, top, small, bins
+    )
 
 
 def count(values: Tensor, counts: Tensor, floor: Tensor) -> bool:
@@ -160,8 +164,6 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
         function = getattr(library, name)
         function.argtypes = (_WHERE, _COUNT, _COUNT, _COUNT, ctypes.c_int, *rest)
         function.restype = None
-    library.bin_numbers.argtypes = (_WHERE, _COUNT, ctypes.c_int, _WHERE)
-    library.bin_numbers.restype = None
     return library
 
 

@@ -12,7 +12,8 @@ from typing_extensions import Self
 
 from nodelens.statistics.base import Additive, Statistic
 from nodelens.statistics.blocks import Block
-from nodelens.statistics.reduce import mix, wide
+from nodelens.statistics.kernels import Asked, Survey
+from nodelens.statistics.reduce import channel_sum, mix, wide
 from nodelens.statistics.sample import Sample
 
 __all__ = ["AbsoluteMean", "CentralMoments", "Extremes", "Mean", "Moments", "NearZero"]
@@ -74,6 +75,15 @@ class CentralMoments(Statistic):
 @dataclass
 class Moments(CentralMoments, Additive):
     """Moments of every channel's values, to the second order or with `order=4` to the fourth."""
+
+    @classmethod
+    def asks(cls, *, order: int = 2) -> Asked:
+        return Asked(order=4 if order > 2 else 2)
+
+    @classmethod
+    def surveyed(cls, sample: Sample, found: Survey, *, order: int = 2) -> Self:
+        higher = (found.m3, found.m4) if order > 2 else ()
+        return cls(sample.rows, found.mean, found.m2, *higher)
 
     @classmethod
     def empty(cls, sample: Sample, *, order: int = 2) -> Self:
@@ -146,11 +156,19 @@ class AbsoluteMean(Additive, Mean):
     """Sum of the absolute values of every channel, `(channels,)`, and the number of rows."""
 
     @classmethod
+    def asks(cls) -> Asked:
+        return Asked(eps=0.0)
+
+    @classmethod
+    def surveyed(cls, sample: Sample, found: Survey) -> Self:
+        return cls(sample.rows, found.size)
+
+    @classmethod
     def empty(cls, sample: Sample) -> Self:
         return cls(sample.rows, torch.zeros_like(wide(sample.mean)))
 
     def absorb(self, block: Block, sample: Sample) -> None:
-        self.total += block.size_sum()
+        self.total += channel_sum(block.size)
 
 
 @dataclass
@@ -160,6 +178,14 @@ class NearZero(Additive):
     rows: int
     count: Tensor
     eps: float
+
+    @classmethod
+    def asks(cls, *, eps: float = 0.0) -> Asked:
+        return Asked(eps=eps)
+
+    @classmethod
+    def surveyed(cls, sample: Sample, found: Survey, *, eps: float = 0.0) -> Self | None:
+        return cls(sample.rows, found.small, eps) if found.asked.eps == eps else None
 
     @classmethod
     def empty(cls, sample: Sample, *, eps: float = 0.0) -> Self:

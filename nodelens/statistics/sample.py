@@ -24,6 +24,8 @@ from nodelens.statistics.window import Window
 
 __all__ = ["Sample"]
 
+_NOTHING = kernels.Asked()
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -52,22 +54,26 @@ class Sample:
         """Return how many rows there are: samples, or tokens, or samples times positions."""
         return self.values.numel() // max(self.values.shape[1], 1)
 
-    @cached_property
-    def _look(self) -> kernels.Look | None:
-        """Sums, means and extremes in one go, where that is compiled."""
-        return kernels.first_look(self.values)
+    def survey(self, asked: kernels.Asked = _NOTHING) -> kernels.Survey | None:
+        """Return what was asked for, and before, from one visit of the values, where compiled."""
+        known: kernels.Survey | None = self.__dict__.get("_known")
+        if known is not None and (asked := known.asked.joined(asked)) == known.asked:
+            return known
+        found = kernels.survey(self.values, asked)
+        self.__dict__["_known"] = found
+        return found
 
     @cached_property
     def total(self) -> Tensor:
         """Return the sum over rows, `(channels,)`: NaN or infinite where a value is."""
-        return channel_sum(self.values) if self._look is None else self._look.total
+        found = self.survey()
+        return channel_sum(self.values) if found is None else found.total
 
     @cached_property
     def mean(self) -> Tensor:
         """Return the mean over rows, `(channels,)`; exact for a constant channel."""
-        if self._look is not None:
-            return self._look.mean
-        return channel_mean(self.values, self.total)
+        found = self.survey()
+        return channel_mean(self.values, self.total) if found is None else found.centre
 
     @cached_property
     def deviation(self) -> Tensor:
@@ -81,8 +87,8 @@ class Sample:
 
         Far from zero that is more than small variances and correlations survive.
         """
-        if self._look is not None:
-            return self._look.residual
+        if (found := self.survey()) is not None:
+            return found.residual
         left = torch.zeros_like(wide(self.mean))
         for block in self.blocks():
             left += channel_sum(block.deviation)
@@ -91,13 +97,14 @@ class Sample:
     @cached_property
     def refined_mean(self) -> Tensor:
         """Return the mean in float64, with what rounding took from it, `(channels,)`."""
-        return wide(self.mean) + self.residual
+        found = self.survey()
+        return wide(self.mean) + self.residual if found is None else found.mean
 
     @cached_property
     def extremes(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest value, each `(channels,)`; inf, -inf without rows."""
-        if self._look is not None:
-            return self._look.low, self._look.high
+        if (found := self.survey()) is not None:
+            return found.low, found.high
         if not self.values.numel():
             nothing = torch.full_like(self.total, torch.inf)
             return nothing, -nothing

@@ -13,6 +13,7 @@ from nodelens.errors import InvalidValueError, MergeError
 from nodelens.statistics import kernels
 from nodelens.statistics.base import Additive, Statistic
 from nodelens.statistics.blocks import Block, elements, room
+from nodelens.statistics.kernels import Asked, Survey
 from nodelens.statistics.reduce import per_channel
 from nodelens.statistics.sample import Sample
 
@@ -51,26 +52,49 @@ class QuantileSketch(Additive):
     waiting: _Waiting | None = None
 
     @classmethod
+    def asks(cls, *, octaves: int = 16) -> Asked:
+        return Asked(binned=True)
+
+    @classmethod
+    def surveyed(cls, sample: Sample, found: Survey, *, octaves: int = 16) -> Self:
+        sketch = cls._above(found.top, sample, octaves)
+        if found.bins is not None and sketch._keeps(sample):
+            sketch.bins = found.bins
+        else:
+            sketch.counts = sketch.counts.clone()
+            values = sample.values if found.bins is None else found.bins
+            kernels.count(values, sketch.counts, sketch._floor())
+        return sketch
+
+    @classmethod
     def empty(cls, sample: Sample, *, octaves: int = 16) -> Self:
-        channels, size = sample.values.shape[1], octaves * _PER_OCTAVE
         low, high = sample.extremes
-        top = _bins(torch.maximum(high.abs(), low.abs())).long() | (_PER_OCTAVE - 1)
+        sketch = cls._above(_bins(torch.maximum(high.abs(), low.abs())).long(), sample, octaves)
         if not sample.rows:
-            top.fill_(_EMPTY)
-        none = torch.zeros((), dtype=torch.int32, device=top.device).expand(channels, size)
-        sketch = cls(sample.rows, top, none)
-        if sample.values.ndim == 2 and sample.rows <= _FEW * size:
+            sketch.top.fill_(_EMPTY)
+        if sketch._keeps(sample):
             sketch.bins = torch.empty_like(sample.values, dtype=torch.int16)
         else:
-            sketch.counts = none.clone()
+            sketch.counts = sketch.counts.clone()
         return sketch
+
+    @classmethod
+    def _above(cls, highest: Tensor, sample: Sample, octaves: int) -> Self:
+        """A sketch that holds nothing yet, with room up to every channel's highest bin."""
+        size = octaves * _PER_OCTAVE
+        none = torch.zeros((), dtype=torch.int32, device=highest.device)
+        top = highest | (_PER_OCTAVE - 1)
+        return cls(sample.rows, top, none.expand(len(top), size))
+
+    def _keeps(self, sample: Sample) -> bool:
+        """Whether bin numbers of so few rows are kept, not counted."""
+        return sample.values.ndim == 2 and sample.rows <= _FEW * self.counts.shape[1]
 
     def absorb(self, block: Block, sample: Sample) -> None:
         if self.bins is None:
             self._count(block)
-            return
-        part = self.bins[block.start : block.stop]
-        if not kernels.bin_numbers(block.values, part):
+        else:
+            part = self.bins[block.start : block.stop]
             part.copy_(_bins(block.size, out=block.spare(torch.int32)))
 
     def merge(self, other: Self) -> None:
@@ -140,13 +164,11 @@ class QuantileSketch(Additive):
 
     def _count(self, block: Block) -> None:
         """Count the values of maps, in whose memory their places are worked out."""
-        floor = self._floor()
-        if kernels.count(block.values, self.counts, floor):
-            return
         channels, size = self.counts.shape
         bins = _bins(block.size, out=block.spare(torch.int32))
         offset = torch.arange(channels, device=bins.device, dtype=torch.int32) * size
-        bins.sub_(per_channel(floor.int(), bins)).clamp_(min=0).add_(per_channel(offset, bins))
+        floor = self._floor().int()
+        bins.sub_(per_channel(floor, bins)).clamp_(min=0).add_(per_channel(offset, bins))
         counts = torch.bincount(bins.view(-1), minlength=channels * size)
         self.counts += counts.view(channels, size)
 

@@ -13,6 +13,6 @@ A lens whose constructor has options without default, or whose runs need options
 `Lens.example` how it is made. One to which a check does not apply says so in `Lens.exempt`.
 """
 
-from nodelens.testing.checks import Check, checks, lens_names
+from nodelens.testing.checks import Check, checks
 
-__all__ = ["Check", "checks", "lens_names"]
+__all__ = ["Check", "checks"]

@@ -12,7 +12,7 @@ from nodelens.lens import Lens
 from nodelens.testing import laws, manners, statements, values
 from nodelens.testing.trial import Trial
 
-__all__ = ["Check", "checks", "lens_names"]
+__all__ = ["Check", "checks"]
 
 _CHECKS: dict[str, Callable[[Trial], None]] = {
     module_check.__name__: module_check
@@ -63,11 +63,6 @@ class Check:
 
     def __str__(self) -> str:
         return f"{self.lens}-{self.key}"
-
-
-def lens_names() -> list[str]:
-    """Return the names of all lenses that are installed or registered, sorted."""
-    return Lens.names()
 
 
 def checks(name: str) -> Iterator[Check]:

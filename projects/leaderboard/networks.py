@@ -7,7 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from nodelens.data.datasets import load_dataset
+from nodelens.data.images import ImageOptions, packaged_photos, read_images
+from nodelens.data.text import text_batches
 from projects.pruning_curves.networks import (
     DEVIATION,
     MEAN,
@@ -17,6 +22,8 @@ from projects.pruning_curves.networks import (
 )
 
 __all__ = ["NETWORKS", "Network"]
+
+_EXPANDED = (3, 8, 13)
 
 
 @dataclass(frozen=True)
@@ -64,36 +71,67 @@ def mnist() -> Network:
 
 
 def efficientnet() -> Network:
-    """EfficientNet-Lite0, three of its expansions, on crops of scikit-learn's photographs."""
+    """EfficientNet-Lite0, three of its expansions, with the classes that its images are taken for.
+
+    Scored on crops of scikit-learn's two photographs, labelled with what the network says of them;
+    damage on the 20 labelled photographs of ImageNet that foolbox brings, and their mirror images.
+    """
     from projects.all_metrics.networks import efficientnet as whole
 
     network = whole()
-    parts = list(network.batches())
-    blocks = (3, 8, 13)
-    numbers = "|".join(str(block) for block in blocks)
+    photos, labels, _ = read_images(packaged_photos(), ImageOptions(mean=0.498, deviation=0.502))
+    x, y = (torch.cat(part) for part in zip(*network.batches(), strict=True))
+    near = [_first_answers(network.model.module, part) for part in (*x.split(8), *photos.split(8))]
+    classes = torch.cat([labels, *near]).unique()
+    tested = torch.stack([photos, photos.flip(3)], 1).flatten(0, 1)
     return Network(
-        network.title, network.model, parts[::2], parts[1::2],
-        f"{network.rows}, one half scored on, damage on the other",
-        [f"_blocks.{block}._expand_conv" for block in blocks],
+        network.title,
+        _answering(network.model.module, classes),
+        batched(x, torch.searchsorted(classes, y), 8),
+        batched(tested, torch.searchsorted(classes, labels).repeat_interleave(2), 4),
+        f"scored on {len(x)} crops of two photographs, labelled with the network's own answers, "
+        f"damage on {len(photos)} labelled photographs and their mirror images, among the "
+        f"{len(classes)} classes that are right or among the first three answers to an image",
+        [f"_blocks.{block}._expand_conv" for block in _EXPANDED],
         {
-            "pattern": rf"_blocks\.({numbers})\._expand_conv$",
+            "pattern": rf"_blocks\.({'|'.join(map(str, _EXPANDED))})\._expand_conv$",
             "per_layer": 24,
             "fractions": (0.25, 0.5),
         },
-    )  # fmt: skip
+    )
 
 
-def smollm2(tokens: int = 16_384) -> Network:
+def _first_answers(model: nn.Module, images: Tensor, count: int = 3) -> Tensor:
+    with torch.no_grad():
+        answers: Tensor = model(images).topk(count).indices
+    return answers.flatten()
+
+
+def _answering(model: nn.Module, classes: Tensor) -> nn.Module:
+    """Return the model with only these answers, so that moments by class are kept of no others."""
+    whole = model.get_submodule("_fc")
+    assert isinstance(whole, nn.Linear)
+    kept = nn.Linear(whole.in_features, len(classes))
+    with torch.no_grad():
+        kept.weight.copy_(whole.weight[classes])
+        kept.bias.copy_(whole.bias[classes])
+    model.set_submodule("_fc", kept)
+    return model.eval()
+
+
+def smollm2(scored: int = 6, tested: int = 4) -> Network:
     """SmolLM2-135M, the feed-forward units of four blocks, on encyclopaedia articles."""
     from projects.all_metrics.networks import smollm2 as whole
 
-    network = whole(tokens)
-    parts = list(network.batches())
+    network = whole()
+    tokenizer, tokens = network.model.tokenizer, 512 * scored
+    scoring = list(text_batches("encyclopaedia", tokenizer, 2, 256, tokens))
+    rows = list(text_batches("encyclopaedia", tokenizer, 1, 256, tokens + 256 * tested))
     blocks = (0, 9, 18, 27)
     numbers = "|".join(str(block) for block in blocks)
     return Network(
-        "SmolLM2-135M", network.model, parts[: len(parts) // 2], parts[len(parts) // 2 :][:2],
-        f"scored on {tokens // 2:,} tokens, damage on the next 2 batches of 4 x 256",
+        "SmolLM2-135M", network.model, scoring, rows[2 * scored :],
+        f"scored on {tokens:,} tokens, damage on the next {tested} blocks of 256",
         [f"model.layers.{block}.mlp.down_proj" for block in blocks],
         {
             "site": "input",
@@ -101,7 +139,7 @@ def smollm2(tokens: int = 16_384) -> Network:
             "pattern": rf"model\.layers\.({numbers})\.(mlp\.(up|down)_proj|self_attn\.o_proj)$",
             "unit": lambda name: re.sub(r"\.(up|down)_proj$", "", name),
             "options": {"token_classes": network.token_classes},
-            "per_layer": 12,
+            "per_layer": 8,
             "fractions": (0.5,),
         },
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,27 @@ loss while 0 to the largest fraction of every layer goes, lowest scores first, b
 batches; *accuracy* the mean accuracy along the same curve; *s a batch* is the lens alone, its pass
 included. A score that has no direction of its own (0) is taken as it is: a negative correlation is
 then no mistake of the lens. All scores are in the CSV file named below each figure.
+
+## Reading
+
+- First the reliability: how far damage on one half of the batches ranks the channels as damage on
+  the other half does. Where it is about zero, the order of single channels is that of these few
+  rows alone. No score can foretell it, not even one that knew the true damage, and a place on that
+  board says nothing of a lens: neither that it is wrong, nor that the channels do not matter.
+- Then the intervals against that of *random*, the control. Two that overlap are not ranked.
+- The curve asks another question, of many channels at once, and its damage is far above its noise:
+  where the reliability is low, read the curve alone.
+- What leads on one network need not on another; that is the reason to run it on one's own.
+
+## Limits
+
+- Few rows, and few channels a layer on the large networks: the sizes stand with each.
+- Batches of the curve's intervals are few; those intervals are narrow by accident.
+- Silencing to zero, nothing trained again. Others: [causal checks](causal-checks.md#limits).
 """
+
+LOW = 0.15
+"""Below it the damage measured says next to nothing of damage on other rows."""
 
 
 def drawn(board: Leaderboard, name: str) -> Path:
@@ -57,7 +78,13 @@ def written(folder: Path) -> Path:
     for name in known:
         about = json.loads((folder / f"{name}.json").read_text())
         table = pandas.read_csv(folder / f"{name}.csv")
-        parts += [_facts(about), _figure(name, about), _table(table), _families(table)]
+        parts += [
+            _facts(about),
+            _figure(name, about),
+            _table(table),
+            _families(table),
+            _curves(table),
+        ]
     PAGE.write_text("\n".join(parts))
     return PAGE
 
@@ -69,7 +96,7 @@ def _facts(about: dict[str, Any]) -> str:
         f"{facts['channels silenced one by one']} channels silenced one by one, "
         f"{facts['evaluations']} evaluations{_pace(about)}. "
         f"{len(about['refused'])} lenses are of other networks or give no score of single channels."
-        f"{_sentence(facts.get('reliability', ''))}\n"
+        f"{_sentence(facts.get('reliability', ''))}{_warning(facts.get('reliability', ''))}\n"
     )
 
 
@@ -78,6 +105,13 @@ def _pace(about: dict[str, Any]) -> str:
         return ""
     minutes = max(1, round(about["seconds"] / 60))
     return f", up to {minutes} min in all, threads: {about['threads']}"
+
+
+def _warning(reliability: str) -> str:
+    found = re.search(r"correlates by (-?[\d.]+)", reliability)
+    if found is None or float(found[1]) >= LOW:
+        return ""
+    return " **That is about zero: read the curve, not the order by Spearman.**"
 
 
 def _sentence(text: str) -> str:
@@ -116,6 +150,18 @@ def _families(table: pandas.DataFrame) -> str:
     best = table[table["family"] != "control"].groupby("family", sort=False).first()
     told = [f"{name} {row['spearman']:.2f} ({row['score']})" for name, row in best.iterrows()]
     return "Best of each family: " + ", ".join(told) + ".\n"
+
+
+def _curves(table: pandas.DataFrame) -> str:
+    """The three lowest curves, and the control's."""
+    known = table.dropna(subset=["curve_loss"]).sort_values("curve_loss", kind="stable")
+    control = known[known["family"] == "control"]
+    best = known[known["family"] != "control"].head(3)
+    if best.empty:
+        return ""
+    rows = [*best.iterrows(), *control.iterrows()]
+    told = [f"{row['score']} {_interval(row, 'curve_loss')}" for _, row in rows]
+    return "Lowest curves, and the control's: " + ", ".join(told) + ".\n"
 
 
 def _interval(row: Any, name: str) -> str:

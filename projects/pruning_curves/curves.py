@@ -67,8 +67,9 @@ def _curve(
     seconds: float,
 ) -> Iterator[dict[str, Any]]:
     strategy = get_pruning_strategy(name)
+    budget = strategy.budget_options(model, scores, network.calibration)
     for amount in AMOUNTS:
-        masks = strategy.masks(model, scores, amount)
+        masks = strategy.masks(model, scores, amount, **budget)
         silent = {layer: ~mask for layer, mask in masks.items() if not bool(mask.all())}
         found = evaluate(model, network.test, silent)
         gone = sum(int(mask.sum()) for mask in silent.values())

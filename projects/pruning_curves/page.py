@@ -33,6 +33,8 @@ def section(
         "amounts below; a row of random orders has the mean of five seeds and, in brackets, the",
         "least and the greatest; every other strategy that draws at random drew once.",
         "",
+        _ranking(curves, table),
+        "",
         f"| strategy | area | {head} | scoring, s |",
         f"|---|--:|{'--:|' * len(amounts)}--:|",
     ]
@@ -47,6 +49,20 @@ def section(
             by_reason.setdefault(own, []).append(f"`{strategy}`")
         lines += [f"- {', '.join(names)}: {reason}" for reason, names in by_reason.items()]
     return "\n".join([*lines, ""])
+
+
+def _ranking(curves: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Say where random orders and magnitude stand among all the others, whatever it is."""
+    drawn = curves[(curves["score"] == "random") & (curves["amount"] > 0)]
+    seeds = drawn.groupby("seed")["accuracy"].mean()
+    others = table["area"].drop(["random", "magnitude"])
+    magnitude = table["area"]["magnitude"]
+    return (
+        f"By area: random {seeds.mean():.3f} ({seeds.min():.3f} to {seeds.max():.3f}), magnitude "
+        f"{magnitude:.3f}.\nAbove magnitude: {(others > magnitude).sum()} of the {len(others)} "
+        f"others; above every random order: {(others > seeds.max()).sum()}; below every random "
+        f"order: {(others < seeds.min()).sum()}."
+    )
 
 
 def summary(curves: pd.DataFrame) -> pd.DataFrame:
@@ -70,7 +86,8 @@ def _shown(spread: pd.Series) -> str:
 
 def _figure(curves: pd.DataFrame, table: pd.DataFrame, path: Path) -> None:
     """Chance and magnitude, the best, and some evenly over the ranks below."""
-    others = [score for score in table.index if score not in ("random", "magnitude")]
+    distinct = table.drop(index=["random", "magnitude"]).drop_duplicates("area")
+    others = distinct.index[distinct["area"] != table["area"]["magnitude"]]
     step = max(1, (len(others) - 1) // (SHOWN - 1))
     shown = ["random", "magnitude", *others[::step][:SHOWN]]
     picked = curves[curves["score"].isin(shown)]

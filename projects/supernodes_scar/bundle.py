@@ -20,6 +20,7 @@ FILES = (
     "channels.csv",
     "claims.csv",
     "concentration.csv",
+    "kinds.csv",
     "overlap.csv",
     "perplexity.csv",
 )

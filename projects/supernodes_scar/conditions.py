@@ -14,7 +14,7 @@ from nodelens.pruning.masks import generator_for
 from projects.supernodes_scar.scores import Layers, Scores
 from projects.supernodes_scar.study import Study
 
-__all__ = ["AMOUNT", "Condition", "conditions", "halos_and_matches"]
+__all__ = ["AMOUNT", "Condition", "alike_blocks", "conditions", "halos_and_matches"]
 
 AMOUNT = 0.5
 """Share of the units of every block that goes where orders are compared."""
@@ -47,6 +47,7 @@ def _removals(study: Study, scores: Scores) -> Iterator[Condition]:
     proxy = scores["loss proxy"]
     yield Condition("top 1% by loss proxy", "removed", _masks(scores.core, proxy))
     following = {name: _next(found, len(scores.core[name])) for name, found in proxy.items()}
+    yield from _split_core(scores)
     yield Condition("next 1% by loss proxy", "removed", _masks(following, proxy))
     yield Condition("top 1% by activation power", "removed", _masks(scores.active, proxy))
     peaks = {
@@ -57,6 +58,15 @@ def _removals(study: Study, scores: Scores) -> Iterator[Condition]:
     for seed in range(study.settings.seeds):
         drawn = _drawn(scores, seed)
         yield Condition("random 1%, without the top", "removed", _masks(drawn, proxy), seed)
+
+
+def _split_core(scores: Scores) -> Iterator[Condition]:
+    """Yield the highest unit of every block, and the rest of the core: is it one unit?"""
+    proxy = scores["loss proxy"]
+    first = {name: _top(found, 1) for name, found in proxy.items()}
+    rest = {name: core[core != first[name]] for name, core in scores.core.items()}
+    yield Condition("first of the top 1%, one a block", "removed", _masks(first, proxy))
+    yield Condition("top 1% but its first", "removed", _masks(rest, proxy))
 
 
 def halos_and_matches(scores: Scores) -> tuple[Layers, Layers]:
@@ -70,9 +80,29 @@ def halos_and_matches(scores: Scores) -> tuple[Layers, Layers]:
 
 
 def _halos(scores: Scores) -> Iterator[Condition]:
+    proxy = scores["loss proxy"]
+    for name, units in zip(
+        ("write-halo", "matched others"), halos_and_matches(scores), strict=True
+    ):
+        yield Condition(f"{name}, 10%", "halo", _masks(units, proxy))
+        alike = {layer: units[layer] for layer in alike_blocks(scores)}
+        yield Condition(f"{name}, 10%, where alike", "halo", _masks(alike, proxy))
+
+
+def alike_blocks(scores: Scores, most: float = 1.5) -> list[str]:
+    """Return the blocks whose halo has at most 1.5 times the loss proxy and power of its matches.
+
+    A halo that holds units like none outside it has no match, whatever others are taken.
+    """
     halos, others = halos_and_matches(scores)
-    yield Condition("write-halo, 10%", "halo", _masks(halos, scores["loss proxy"]))
-    yield Condition("matched others, 10%", "halo", _masks(others, scores["loss proxy"]))
+    return [
+        layer
+        for layer, halo in halos.items()
+        if all(
+            scores[name][layer][halo].sum() <= most * scores[name][layer][others[layer]].sum()
+            for name in ("loss proxy", "activation power")
+        )
+    ]
 
 
 def _halves(study: Study, scores: Scores) -> Iterator[Condition]:

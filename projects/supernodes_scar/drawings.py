@@ -22,6 +22,7 @@ def draw_all(folder: Path, images: Path) -> None:
         "concentration": _concentration(pd.read_csv(folder / "channels.csv")),
         "depth": _depth(pd.read_csv(folder / "concentration.csv")),
         "overlap": _overlap(pd.read_csv(folder / "overlap.csv")),
+        "kinds": _kinds(pd.read_csv(folder / "kinds.csv")),
     }
     table = pd.read_csv(folder / "perplexity.csv")
     for group in ("removed", "half"):
@@ -55,6 +56,16 @@ def _overlap(table: pd.DataFrame) -> Axes:
         for name, rows in table.groupby("definition", sort=False)
     }
     return plot_depth(lines, name="Jaccard with the core")
+
+
+def _kinds(table: pd.DataFrame) -> Axes:
+    names = {"head": "attention heads", "unit": "feed-forward units"}
+    lines = {
+        label: {str(number): share for number, share in enumerate(rows["of_all"])}
+        for kind, label in names.items()
+        for rows in [table[table["kind"] == kind]]
+    }
+    return plot_depth(lines, name="share of the loss proxy")
 
 
 def plot_perplexities(table: pd.DataFrame, ax: Axes | None = None) -> Axes:

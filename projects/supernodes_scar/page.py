@@ -15,6 +15,9 @@ __all__ = ["write_page"]
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
+_OTHERS = ("Wanda", "activation power")
+_MATCHED = ["halo over matched", "power of halo over matched"]
+
 TEXT = """\
 # Supernodes and SCAR on {model}
 
@@ -31,14 +34,15 @@ again and no weight is written. Intervals are 95%, from {draws} draws of the eva
 of seeds, where there are several); two conditions are compared on the same drawn blocks. The rules
 for each verdict are in `projects/supernodes_scar/claims.py` and look at the interval alone.
 
-## What holds, and what does not
+{notes}## What holds, and what does not
 
 | claim | from | found | verdict |
 |---|---|---|---|
 {claims}
 
-*preprint*: stated there; *asked here*: what a reader would want to know next. "A times B" is the
-ratio of perplexities, with its interval.
+*preprint*: stated there; *asked here*: what a reader would want to know next; *after the first
+results*: asked because of them, so no test of them. "A: x times the perplexity of B" has its
+interval in brackets.
 
 ## How much the top 1% hold
 
@@ -65,7 +69,9 @@ units; median over blocks, and range.
 
 1% of every block at once, and the tenth of a block that writes where the core does (write-halo)
 against as many others of like loss proxy; the halo's loss proxy is {matched:.2f} times that of its
-matches in the median block, up to {worst:.2f}. Dense: {dense}.
+matches in the median block, up to {worst:.2f}, and its activation power {powered:.2f} times, up to
+{strongest:.1f}. *Where alike* leaves out the blocks in which either is above 1.5: {unlike} of
+{layers}. *First* is the one unit of a block with the highest loss proxy. Dense: {dense}.
 
 | removed | perplexity | times dense |
 |---|--:|--:|
@@ -77,12 +83,22 @@ matches in the median block, up to {worst:.2f}. Dense: {dense}.
 
 The same half of every block, but for *one threshold*, which compares all blocks. *around
 activations*: SCAR-Prot with its core by activation power. *kept*: no unit of that set is removed.
+By itself, Wanda removes {lost} of the {cores} units of the core, and activation power {lost_power}.
 
 | order | perplexity | times dense |
 |---|--:|--:|
 {half}
 
 ![Perplexity at half of the units](images/supernode-half.png)
+
+## Attention heads against units
+
+On the first eighth of the calibration text, heads by the same proxy, ½ E (x · g)² over a head's
+channels. All {heads} heads together hold {of_heads:.1%} of what heads and units hold, though they
+are {share_of_heads:.1%} of their number: the mean head holds as much as {per_head:.0f} units. What
+that says, and what not, is in [along the depth](depth.md).
+
+![Share of the loss proxy by depth and kind](images/supernode-kinds.png)
 
 ## Limits
 
@@ -92,14 +108,15 @@ activations*: SCAR-Prot with its core by activation power. *kept*: no unit of th
 - 50% is far beyond what this model bears without training, so orders are compared where all are
   bad; see [other amounts](smollm2-pruning.md).
 
-Made by `python -m projects.supernodes_scar` in {minutes:.0f} minutes on two shared cores. Tables:
+Made by `python -m projects.supernodes_scar` in {minutes:.0f} minutes on one or two shared cores.
+Tables:
 {tables}.
 """
 
 
 def write_page(folder: Path, docs: Path = DOCS) -> Path:
     """Write the page, its figures and its tables, and return where the page is."""
-    names = ("claims", "concentration", "overlap", "perplexity")
+    names = ("claims", "concentration", "overlap", "perplexity", "kinds")
     tables = {name: pd.read_csv(folder / f"{name}.csv") for name in names}
     (docs / "data").mkdir(parents=True, exist_ok=True)
     (docs / "images").mkdir(exist_ok=True)
@@ -108,7 +125,9 @@ def write_page(folder: Path, docs: Path = DOCS) -> Path:
     draw_all(folder, docs / "images")
     links = ", ".join(f"[{name}](data/supernode-{name}.csv)" for name in names)
     page = docs / "supernode-study.md"
-    page.write_text(TEXT.format(**_facts(folder), **_parts(tables), tables=links))
+    facts, lost = _facts(folder), _lost(pd.read_csv(folder / "channels.csv"), tables)
+    parts = {**facts, **_parts(tables), **_kinds(tables["kinds"]), **lost}
+    page.write_text(TEXT.format(**parts, notes=_notes(facts["model"]), tables=links))
     return page
 
 
@@ -125,6 +144,35 @@ def _facts(folder: Path) -> dict[str, Any]:
         "minutes": about["seconds"] / 60,
         "draws": "4,000",
     }
+
+
+def _notes(model: str) -> str:
+    """Return what was written by hand about the results on this model."""
+    path = Path(__file__).parent / "notes" / f"{model.lower()}.md"
+    return f"{path.read_text().rstrip()}\n\n" if path.exists() else ""
+
+
+def _kinds(table: pd.DataFrame) -> dict[str, Any]:
+    heads, units = (table[table["kind"] == kind] for kind in ("head", "unit"))
+    number, others = heads["units"].sum(), units["units"].sum()
+    means = heads["total"].sum() / number, units["total"].sum() / others
+    return {
+        "heads": number,
+        "of_heads": heads["of_all"].sum(),
+        "share_of_heads": number / (number + others),
+        "per_head": means[0] / means[1],
+    }
+
+
+def _lost(channels: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """Return how many supernodes are in the lower half of their block by other scores."""
+    blocks = channels.groupby("layer", sort=False)
+    ranks = {name: blocks[name].rank(ascending=False) for name in ("loss proxy", *_OTHERS)}
+    sizes = tables["concentration"].set_index("layer")
+    core = ranks["loss proxy"] <= channels["layer"].map(sizes["core"])
+    low = {name: ranks[name] > channels["layer"].map(sizes["units"]) / 2 for name in _OTHERS}
+    lost, lost_power = (int((core & low[name]).sum()) for name in _OTHERS)
+    return {"cores": int(sizes["core"].sum()), "lost": lost, "lost_power": lost_power}
 
 
 def _parts(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
@@ -148,6 +196,9 @@ def _parts(tables: dict[str, pd.DataFrame]) -> dict[str, Any]:
         "jaccard": held["drawn anew, Jaccard"].median(),
         "matched": held["halo over matched"].median(),
         "worst": held["halo over matched"].max(),
+        "powered": held["power of halo over matched"].median(),
+        "strongest": held["power of halo over matched"].max(),
+        "unlike": int((held[_MATCHED] > 1.5).any(axis=1).sum()),
         "overlap": "\n".join(_overlaps(tables["overlap"])),
         "dense": f"{dense['perplexity']:.1f} ({dense['low']:.1f} to {dense['high']:.1f})",
         "removed": "\n".join(map(_line, _sorted(removed))),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from nodelens.errors import InvalidValueError
@@ -16,6 +17,7 @@ from nodelens.files import write_text
 from nodelens.model.fingerprint import model_fingerprint
 from projects.supernodes_scar.claims import claims
 from projects.supernodes_scar.conditions import conditions
+from projects.supernodes_scar.kinds import kinds_table
 from projects.supernodes_scar.losses import known_losses, measure_losses
 from projects.supernodes_scar.scores import Scores, measure_scores
 from projects.supernodes_scar.study import Settings, Study
@@ -48,7 +50,8 @@ def run_study(
     study = make(settings)
     scores = measure_scores(study, folder / "scores", say)
     measure_losses(study, conditions(study, scores), folder / LOSSES, say)
-    _write_tables(study, scores, folder)
+    kinds = kinds_table(study, scores, folder / "scores" / "attention.safetensors", say)
+    _write_tables(study, scores, kinds, folder)
     _write_about(study, folder, time.perf_counter() - began)
 
 
@@ -62,13 +65,14 @@ def _claim(folder: Path, settings: Settings) -> None:
     write_text(path, json.dumps(settings.plain(), indent=1) + "\n")
 
 
-def _write_tables(study: Study, scores: Scores, folder: Path) -> None:
+def _write_tables(study: Study, scores: Scores, kinds: pd.DataFrame, folder: Path) -> None:
     losses = Losses(known_losses(folder / LOSSES))
     concentration, overlap = concentration_table(study, scores), overlap_table(study, scores)
     tables = {
         "concentration": concentration,
         "overlap": overlap,
         "channels": channel_table(study, scores),
+        "kinds": kinds,
         "perplexity": perplexity_table(losses),
         "claims": claims(concentration, overlap, losses),
     }

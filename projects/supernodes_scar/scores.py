@@ -28,7 +28,7 @@ from nodelens.pruning.units import prunable
 from nodelens.statistics.moments import Moments
 from projects.supernodes_scar.study import Study
 
-__all__ = ["PARTS", "Scores", "measure_scores"]
+__all__ = ["PARTS", "Scores", "divided", "measure_scores"]
 
 PARTS = 8
 """Parts of the calibration text that are scored by themselves, to go on from and to resample."""
@@ -102,9 +102,9 @@ def measure_scores(study: Study, folder: Path, say: Say = print) -> Scores:
     kept = partial(_kept, folder, study.layers, say)
     parts = [
         kept(f"part-{number}", lambda batches=batches: _lenses(study, batches))
-        for number, batches in enumerate(_divided(study.calibration))
+        for number, batches in enumerate(divided(study.calibration))
     ]
-    weights = [_rows(batches) for batches in _divided(study.calibration)]
+    weights = [_rows(batches) for batches in divided(study.calibration)]
     whole = {name: _joined(name, parts, weights) for name in _LENSES}
     down = {name: study.down(name) for name in study.layers}
     whole |= {"Wanda": _rated(study, whole, "wanda"), "FLAP": _rated(study, whole, "flap")}
@@ -166,7 +166,8 @@ def _joined(name: str, parts: Sequence[dict[str, Layers]], weights: Sequence[int
     return found
 
 
-def _divided(batches: Sequence[Any]) -> list[Sequence[Any]]:
+def divided(batches: Sequence[Any]) -> list[Sequence[Any]]:
+    """Return the batches in parts of about the same number, in order."""
     count = min(PARTS, len(batches))
     ends = [round(len(batches) * number / count) for number in range(count + 1)]
     return [batches[start:stop] for start, stop in pairwise(ends)]

@@ -38,6 +38,9 @@ def concentration_table(study: Study, scores: Scores) -> pd.DataFrame:
                 "largest unit": float(proxy.max() / proxy.sum()),
                 "largest z": float(outlier_z(proxy).max()),
                 "halo over matched": float(proxy[halos[layer]].sum() / proxy[others[layer]].sum()),
+                "power of halo over matched": float(
+                    power[halos[layer]].sum() / power[others[layer]].sum()
+                ),
                 "drawn anew, Jaccard": again.jaccard if again else np.nan,
             }
         )

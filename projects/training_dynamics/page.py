@@ -66,6 +66,13 @@ All checkpoints: [training-dynamics.csv](data/training-dynamics.csv).
 with tau above 0.5, *falling* below -0.5; *with loss* the mean over channels of the size of the
 correlation with the test loss.
 
+## Reading
+
+- `with_last` near 1 early on: what the score would prune or protect is decided by then. The overlap
+  of the top tenth says so for the channels that matter most, and often settles later.
+- A score that falls or rises in all channels may still keep their order: see `neighbours`.
+- A `with_last` below 0 early on: the order has turned round since.
+
 ## Limits
 
 - One run with one seed: which channels win depends on it, how soon a score settles does less so.

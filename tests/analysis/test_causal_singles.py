@@ -14,7 +14,7 @@ from nodelens.analysis.causal import lesion, measured_damage, singles
 from nodelens.errors import InvalidValueError, NonFiniteError
 from nodelens.interventions import channel_predictions
 from tests.interventions.plainly import batches, network
-from tests.interventions.test_damage import Coupled, passes
+from tests.interventions.test_damage import Coupled, drawing, passes
 
 LESIONS = [
     *(lesion({"hidden": [c]}) for c in range(7)),
@@ -91,6 +91,29 @@ def test_a_run_goes_on_from_the_last_whole_chunk(tmp_path: Path, monkeypatch: An
     assert asked[3:] == [3, 3] and told == [5, 6, 7, 8]
     straight = measured_damage(network(), batches(), LESIONS[:7], progress=False)
     np.testing.assert_allclose(again.changes(LESIONS[:7]), straight.changes(LESIONS[:7]), atol=1e-6)
+
+
+def test_a_loss_of_ones_own_counts_and_what_it_draws_is_put_back():
+    model, parts = in_float64()
+    plain = measured_damage(model, parts, LESIONS[:7], progress=False)
+    before = torch.get_rng_state()
+    found = measured_damage(model, parts, LESIONS[:7], progress=False, loss=drawing)
+    for which in LESIONS[:7]:
+        np.testing.assert_allclose(found.losses[which], 3 * plain.losses[which], rtol=1e-12)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_error_in_a_later_batch_names_that_batch():
+    calls: list[int] = []
+
+    def failing(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        # The intact model on two batches, two channels on the first, and then on the second.
+        loss = nn.functional.cross_entropy(outputs, targets, reduction="sum")
+        return loss * float("nan") if len(calls) == 5 else loss
+
+    with pytest.raises(NonFiniteError, match=r"^batch 1: "):
+        measured_damage(network(), batches(), LESIONS[:2], progress=False, loss=failing)
 
 
 def test_errors_name_the_batch_as_they_do_alone():

@@ -43,6 +43,16 @@ def test_kinds_share_what_there_is():
     assert not compared_kinds({"head": {"a": [0.0]}})[["of_all", "per_unit"]].to_numpy().any()
 
 
+def test_the_share_asked_for_is_the_share_told():
+    layer = {"a": [1.0, 1.0, 2.0, 4.0]}
+    assert depth_profile(layer, share=0.5)["top_share"].tolist() == [0.75]
+    table = compared_kinds({"head": layer, "unit": {"b": [2.0]}}, share=0.5)
+    assert table["top_share"].tolist() == [0.75, 1]
+    # Five in all on five units, while the layers' means are 3 and 0.5.
+    table = compared_kinds({"head": {"a": [3.0]}, "unit": {"b": [0.5] * 4}})
+    assert table["per_unit"].tolist() == [3, 0.5]
+
+
 @pytest.mark.parametrize(
     ("call", "given", "error", "text"),
     [

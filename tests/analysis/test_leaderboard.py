@@ -14,6 +14,7 @@ from nodelens.analysis.causal import BoardEntry, LeaderboardCheck, lens_leaderbo
 from nodelens.errors import InvalidValueError, LayerNotFoundError, ShapeError
 from nodelens.registry import LENSES
 from nodelens.statistics import Read, RowNorms
+from projects.leaderboard.page import _warning
 from tests.analysis.planted import linear
 
 
@@ -152,3 +153,11 @@ def test_a_layer_that_is_none_is_an_error(scaled):
     model, parts = scaled
     with pytest.raises(LayerNotFoundError, match="no layer '2'"):
         lens_leaderboard(model, parts, layers=["2"], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("agreement", "warned"), [("-0.06", True), ("0.02", True), ("0.55", False)]
+)
+def test_the_page_warns_where_damage_does_not_agree_with_itself(agreement: str, warned: bool):
+    told = f"the damage measured on one half of the batches correlates by {agreement} with that on"
+    assert bool(_warning(told)) == warned and not _warning("")

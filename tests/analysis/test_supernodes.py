@@ -137,11 +137,12 @@ def test_overlap_of_definitions():
 def test_robustness_tells_planted_supernodes_from_luck():
     random = np.random.default_rng(0)
     batches = random.random((10, 100))
-    luck = sn.robustness(batches, share=0.05, samples=50)
+    luck, first = sn.robustness(batches, share=0.05, samples=50), batches.copy()
     batches[:, [4, 8, 15, 16, 23]] += 5
     planted = sn.robustness(batches, share=0.05, samples=50)
     assert planted.selected.tolist() == [4, 8, 15, 16, 23] and planted.jaccard == 1
     assert planted.frequency.sum() == pytest.approx(5) and planted.frequency[4] == pytest.approx(1)
+    assert torch.equal(luck.frequency, sn.robustness(10 * first, 0.05, samples=50).frequency)
     assert luck.jaccard < 0.9 and planted.chance == pytest.approx(0.25 / 9.75)
 
 
@@ -152,6 +153,9 @@ def test_controls_avoid_the_core_and_match_scores():
     assert torch.equal(cores, sn.random_cores(20, 3, count=50, exclude=[0, 1, 2], seed=1))
     values = torch.tensor([9.0, 5.0, 1.0, 5.1, 0.9, 8.0, 100.0])
     assert sn.matched_others(values, [1, 2], [6]).tolist() == [3, 4]
+    # The highest of the halo, 8, takes 9; 10 would have it if it came last.
+    contested = torch.tensor([8.0, 10.0, 9.1, 1.0, 100.0])
+    assert sn.matched_others(contested, [0, 1], [4]).tolist() == [3, 2]
 
 
 def test_a_halo_is_contrasted_with_its_matches():

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from nodelens import CompositeLens, Lens, ModelWrapper
-from nodelens.testing import lens_names
 from nodelens.testing.subjects import Subject
 
 
@@ -32,7 +31,7 @@ def wrapped(subject: Subject, dtype: torch.dtype = torch.float32) -> ModelWrappe
 
 def every_lens(model: ModelWrapper) -> tuple[CompositeLens, dict[str, Any]]:
     """Return all lenses that can score the model as one, and the options of a run."""
-    made = [Lens.named(name).example(model) for name in lens_names()]
+    made = [Lens.named(name).example(model) for name in Lens.names()]
     able = [(lens, own) for lens, own in made if not lens.edits and lens.is_compatible(model)]
     options = {name: value for _, own in able for name, value in own.items()}
     return CompositeLens([lens for lens, _ in able]), options

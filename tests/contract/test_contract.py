@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nodelens.testing import Check, checks, lens_names
+from nodelens import Lens
+from nodelens.testing import Check, checks
 
 ELSEWHERE = {
     "split_invariance",  # in float64 it is stricter
@@ -23,7 +24,7 @@ def param(check: Check):
     return pytest.param(check, marks=[pytest.mark.slow] if check.key in ELSEWHERE else [])
 
 
-EVERY_CHECK = [param(check) for name in lens_names() for check in checks(name)]
+EVERY_CHECK = [param(check) for name in Lens.names() for check in checks(name)]
 
 
 @pytest.mark.parametrize("check", EVERY_CHECK, ids=str)

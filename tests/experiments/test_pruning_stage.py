@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -14,9 +15,17 @@ import torch
 
 from nodelens.configs.config_loader import parse_config
 from nodelens.errors import ConfigError
-from nodelens.experiments import GeneralAlignmentExperiment, LLMAlignmentExperiment, judging
+from nodelens.experiments import (
+    GeneralAlignmentExperiment,
+    LLMAlignmentExperiment,
+    Run,
+    judging,
+    pruned,
+)
 from nodelens.experiments.artifacts import RunResults
+from nodelens.experiments.folder import RunFolder
 from nodelens.experiments.networks import build_network
+from nodelens.experiments.orders import orders
 from nodelens.experiments.splits import load_splits
 from nodelens.experiments.stages import pruning
 from nodelens.experiments.stages.pruning import PruningStage, pruning_stages
@@ -89,6 +98,8 @@ def test_every_order_has_every_amount_and_chance_has_every_seed(run):
         ("wanda", 2),
     ]
     assert sorted(set(rows(run, mode="random")["seed"])) == [3, 4, 5]
+    chosen = rows(run, mode="random", amount=0.5, tuned=False)
+    assert chosen["loss"].nunique() == 3, "every seed draws channels of its own"
     told = json.loads((run.directory / "results/pruning.json").read_text())
     values = rows(run, mode="random", amount=0.5, tuned=False)["accuracy"]
     (chance,) = (e for e in told["random"] if e["amount"] == 0.5 and not e["tuned"])
@@ -114,6 +125,39 @@ def test_what_is_cut_out_is_the_best_on_validation_rows_and_can_be_loaded(run, t
     assert told["test"]["accuracy"] == pytest.approx(masked["accuracy"])
     report = json.loads((run.directory / "shrunk/report.json").read_text())
     assert report["parameters"]["after"] == sum(p.numel() for p in small.parameters())
+
+
+def test_fine_tuning_is_seeded_and_reads_training_and_validation_rows(tiny, tmp_path, monkeypatch):
+    section = SECTION.replace("}", ", fine_tuning: {learning_rate: 0.1}}")
+    run = Run(configure(tiny, tmp_path, section, "experiment.seed=7"), RunFolder(tmp_path))
+    run.network = build_network(run.config, run.splits)
+    told: dict = {}
+
+    def finetune(model, train, validation, **options):
+        told.update(options, train=train.dataset, validation=list(validation))
+        return SimpleNamespace(model=model)
+
+    monkeypatch.setattr(pruned, "finetune", finetune)
+    pruner = pruned.Pruner(run)
+    mask = pruner.mask(orders(run.config)[0], 0.5)
+    pruner.tuned(mask)
+    assert told["train"] is run.splits.train is not run.splits.calibration
+    labels = torch.cat([y for _, y in told["validation"]])
+    assert torch.equal(labels, run.splits.validation.tensors[1])
+    assert told["seed"] == 7 and told["learning_rate"] == 0.1
+    assert told["masks"] is mask.keep
+
+
+def test_means_are_of_the_site_that_is_silenced(tiny, tmp_path):
+    run = Run(configure(tiny, tmp_path), RunFolder(tmp_path))
+    run.network = build_network(run.config, run.splits)
+    pruner = pruned.Pruner(run)
+    found = pruner._mean({"fc1": "output", "fc2": "input"})
+    x = pruner.model.module.flatten(run.splits.calibration.tensors[0])
+    with torch.no_grad():
+        out = run.network.fc1(x)
+    torch.testing.assert_close(found["fc1"].float(), out.mean(0))
+    torch.testing.assert_close(found["fc2"].float(), out.relu().mean(0))
 
 
 @pytest.mark.slow

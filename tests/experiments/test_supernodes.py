@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
+from nodelens.analysis.supernodes import write_halo
 from nodelens.configs.config_loader import parse_config
 from nodelens.errors import ConfigError
-from nodelens.experiments import RunResults, experiment_for
+from nodelens.experiments import Run, RunResults, experiment_for
+from nodelens.experiments.folder import RunFolder
 from nodelens.experiments.language import load_language_model, load_text_splits
+from nodelens.experiments.stages.supernodes import SupernodeStage
 from nodelens.pruning import get_pruning_strategy
 from tests.experiments.tiny_language_model import write_language_model
 
@@ -22,7 +26,7 @@ model: {name: PUT}
 dataset: {name: pydoc, tokens: 960, block_size: 32, batch_size: 4, test_fraction: 0.2}
 calibration: {rows: 8}
 lenses: [scar_loss_proxy, scar_activation_power]
-supernode: {core: 0.2, halo: 0.25, redundancy: true}
+supernode: {core: 0.2, halo: 0.25, dimensions: 0.3, floor: 0.4, redundancy: true}
 output: {directory: PUT}
 """
 
@@ -64,10 +68,41 @@ def test_protected_scores_are_those_of_the_strategies(finished, model):
     batches = list(splits.batches(splits.calibration))
     units = pd.read_csv(finished / "results/supernode_units.csv")
     for name in ("scar_prot", "scar_conn"):
-        wanted = get_pruning_strategy(name, core=0.2).scores(network, batches)
+        options = {"write_fraction": 0.3} if name == "scar_conn" else {}
+        strategy = get_pruning_strategy(name, core=0.2, floor=0.4, **options)
+        wanted = strategy.scores(network, batches)
         for layer, values in wanted.items():
             found = units.loc[units["layer"] == layer, name].to_numpy()
             np.testing.assert_allclose(found, values.numpy(), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_connections_and_overlaps_are_those_of_weights_and_scores(finished, model):
+    network, results = load_language_model(configure(model, finished)), RunResults(finished)
+    units = pd.read_csv(finished / "results/supernode_units.csv")
+    table = pd.read_csv(finished / "results/supernode_overlap.csv")
+    for layer, rows in units.groupby("layer"):
+        core = rows.index[rows["role"] == "core"] - rows.index[0]
+        weight = network.get_submodule(layer).weight
+        halo, expected = write_halo(weight, list(core), 0.25, dimensions=0.3)
+        np.testing.assert_allclose(rows["write_connection"], expected.numpy(), rtol=1e-9)
+        assert set(rows["channel"][rows["role"] == "halo"]) == set(halo.tolist())
+        mine, power = (
+            results.scores.scores(name)[layer]
+            for name in ("scar_loss_proxy", "scar_activation_power")
+        )
+        (row,) = table[(table["layer"] == layer)].itertuples()
+        assert row.score == "scar_activation_power"
+        assert row.spearman == pytest.approx(spearmanr(mine, power).statistic)
+
+
+def test_every_option_of_the_section_is_among_the_settings(model, tmp_path):
+    def settings(*overrides):
+        config = configure(model, tmp_path / "run", *overrides)
+        return SupernodeStage().settings(Run(config, RunFolder(tmp_path / "run")))
+
+    for option in ("core", "halo", "dimensions", "floor"):
+        assert settings((f"supernode.{option}", 0.6)) != settings()
 
 
 @pytest.mark.slow

@@ -69,6 +69,40 @@ def test_channels_share_passes():
     assert sizes == [17, 5 * 17, 4 * 17]
 
 
+class TokensFirst(nn.Module):
+    """A model whose layers see (tokens, samples, width)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x.transpose(0, 1)).tanh().mean(0))
+
+
+def test_channels_share_passes_where_tokens_come_first():
+    model, given = TokensFirst(), [(torch.randn(6, 2, 4), torch.randint(0, 3, (6,)))]
+    expected = one_by_one(model, given, "layer", range(5))
+    sizes = passes(model)
+    found = single_channel_damage(model, given, "layer")
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert sizes == [6, 6 * 6]
+
+
+def drawing(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss of one's own, which draws from the global generator."""
+    torch.rand(1)
+    return 3 * nn.functional.cross_entropy(outputs, targets, reduction="sum")
+
+
+def test_a_loss_of_ones_own_counts_and_what_it_draws_is_put_back():
+    model, before = network(), torch.get_rng_state()
+    plain = single_channel_damage(model, batches(), "hidden")
+    found = single_channel_damage(model, batches(), "hidden", loss=drawing)
+    torch.testing.assert_close(found, 3 * plain, rtol=0, atol=1e-6)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 class Coupled(nn.Module):
     """A model whose samples see one another."""
 

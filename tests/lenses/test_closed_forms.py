@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nodelens import Lens
 from nodelens.metrics import get_metric
+from nodelens.metrics.formulas.information import explained_variance, left_out_quality
 
 ROWS = 400
 CLAMPED = -0.5 * np.log(1 - (1 - 1e-4) ** 2)
@@ -48,6 +49,26 @@ def test_independent_targets_add_their_explained_variance():
         outputs=y[:, None], targets=torch.stack([a, b, a + b], 1)
     )
     assert_equal(scores, nats(0.45**0.5))
+
+
+def test_classes_that_no_row_is_of_are_not_decomposed(monkeypatch: pytest.MonkeyPatch):
+    # Of a thousand classes with a dozen present, LAPACK's decomposition at times fails to converge.
+    sizes, eigh = [], torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda m: sizes.append(len(m)) or eigh(m))
+    counts = torch.zeros(977, dtype=torch.float64)
+    seen = torch.arange(5, 977, 80)
+    counts[seen] = 10.0 + torch.arange(len(seen), dtype=torch.float64)
+    sums = torch.diag(counts) - torch.outer(counts, counts) / counts.sum()
+    means = torch.randn(4, 977, dtype=torch.float64)
+    cross, between = means @ sums, (means @ sums * means).sum(1)
+    told = explained_variance(cross, 2 * between, sums)
+    assert torch.allclose(told, torch.full_like(told, 0.5))
+    given = 2 * between, sums, int(counts.sum()), 1.0
+    few = left_out_quality(cross[:, seen], given[0], sums[seen][:, seen], *given[2:])
+    assert torch.allclose(left_out_quality(cross, *given), few)
+    assert sizes == [len(seen)] * 3
+    nothing = explained_variance(torch.zeros(4, 2), torch.ones(4), torch.zeros(2, 2))
+    assert not nothing.any()
 
 
 def test_a_class_that_explains_a_share_of_the_variance():

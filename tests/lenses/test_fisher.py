@@ -108,6 +108,18 @@ def test_a_unit_the_loss_does_not_feel_scores_nothing():
     assert scores[0] == 0 and (scores[1:] > 0).all()
 
 
+def test_labels_made_in_inference_mode_are_labels():
+    model, x = dense(), torch.randn(20, 5, dtype=DOUBLE)
+    with torch.inference_mode():
+        answers = model(x).argmax(1)
+    lens = Lens.from_name("fisher")
+    found, same = (
+        lens.analyse(model, (x, y))["0"]["fisher"]
+        for y in (answers, torch.tensor(answers.tolist()))
+    )
+    assert torch.equal(found, same) and found.any()
+
+
 def test_a_silent_input_counts_for_nothing():
     g, x = torch.randn(20, 3), torch.randn(20, 4)
     wider = torch.cat([x, torch.zeros(20, 2)], 1)

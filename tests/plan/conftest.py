@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from nodelens import Aggregator, CompositeLens, Lens, MetricLens, ModelWrapper
-from nodelens.testing import lens_names
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Setting:
     def lenses(self) -> list[Lens]:
         wrapper = ModelWrapper(self.model)
         wrapper.route(wrapper.prepare_batch(self.batches[0]))
-        kinds = [Lens.named(name) for name in lens_names()]
+        kinds = [Lens.named(name) for name in Lens.names()]
         made = [k.example(wrapper)[0] for k in kinds if issubclass(k, MetricLens)]
         pairs = Lens.from_name("pairwise_redundancy_gaussian", partners="random", k=3, matrix=True)
         principal = Lens.from_name("mutual_information_gaussian", reference="pc1")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 
 from nodelens import Lens
-from nodelens.errors import InvalidValueError
+from nodelens.errors import IncompatibleModelError, InvalidValueError
 from nodelens.interventions import evaluate
 from nodelens.pruning import get_pruning_strategy, list_pruning_strategies
 from nodelens.pruning.sensitivity import evaluate_masks, measure_sensitivity
@@ -122,6 +124,8 @@ def test_weights_are_bit_identical_also_after_an_error(subject):
     [
         ({"amount": 1.0}, "amount is 1.0"),
         ({"amounts": []}, "amounts is empty"),
+        ({"nm": (2, 4), "structured": False, "amounts": [0.5]}, "nm is .2, 4., which sets"),
+        ({"nm": (2, 4)}, "nm masks single weights"),
         ({"pruning_mode": "hgh"}, "did you mean 'high'"),
         ({"distribution": "unform"}, "did you mean 'uniform'"),
     ],
@@ -153,3 +157,48 @@ def test_language_models_give_perplexity():
         assert scores["removed"].tolist() == [0.25, 0.5]
     found = get_pruning_strategy("magnitude").scores(model, [tokens])
     assert list(found) == [f"model.layers.{i}.mlp.down_proj" for i in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("magnitude", {"structured": False, "amounts": [0.0, 0.5]}),
+        ("wanda", {"structured": False, "amount": 0.5}),
+        ("ria", {"nm": (2, 4), "structured": False, "layers": ["state", "twice"]}),
+    ],
+)
+def test_single_weights_are_probed_as_a_copy_without_them(name, options):
+    model, batches = CONVOLUTIONAL.model(), parts(CONVOLUTIONAL, 9)
+    before = deepcopy(model.state_dict())
+    scores = Lens.from_name(f"prune_{name}", **options).run(
+        model, batches, progress=False, calibration=batches
+    )["model"]
+    made = {k: v for k, v in options.items() if k in ("structured", "nm")}
+    strategy = get_pruning_strategy(name, **made)
+    masks = strategy.masks(
+        model, strategy.scores(model, batches, layers=options.get("layers")), 0.5
+    )
+    copy = deepcopy(model)
+    for layer, keep in masks.items():
+        copy.get_submodule(layer).weight.data[~keep] = 0
+    assert float(scores["loss_pruned"][-1]) == pytest.approx(evaluate(copy, batches).loss)
+    assert scores["removed"][-1] == pytest.approx(0.5, abs=0.02)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda model, batch: get_pruning_strategy("magnitude").scores(model),
+        lambda model, batch: get_pruning_strategy("taylor").scores(model, [batch]),
+        lambda model, batch: get_pruning_strategy("wanda").prune(model[0], batch[0]),
+        lambda model, batch: Lens.from_name("prune_magnitude").analyse(model, batch),
+        lambda model, batch: Lens.from_name("ablation", channels={"0": [1]}).analyse(model, batch),
+        lambda model, batch: evaluate(model, [batch], {"0": [1]}),
+    ],
+)
+def test_a_model_on_the_meta_device_is_refused(act):
+    with torch.device("meta"):
+        model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, 3))
+    with pytest.raises(IncompatibleModelError, match=r"are on the meta device .*load the weights"):
+        act(model, (torch.randn(5, 4), torch.zeros(5, dtype=torch.long)))

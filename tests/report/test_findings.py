@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from nodelens.report import Findings, find
+from nodelens.report import Findings, channel_data, find
 from nodelens.report.channels import wilson
 
 spec = importlib.util.spec_from_file_location("made_up", Path(__file__).parent / "conftest.py")
@@ -34,6 +34,19 @@ def test_the_best_order_is_picked_on_validation_rows_and_told_on_test_rows():
     swapped.loc[test & (swapped["score"] == "red") & (swapped["mode"] == "high"), "accuracy"] = 0.95
     found = find(made_up.evidence(sensitivity=swapped))
     assert "costs 28.0 points of accuracy when `mag` picks" in found.headline
+
+
+def test_chance_is_that_of_the_amount_nearest_to_a_half():
+    table = made_up.sensitivity()
+    more = table[table["amount"] == 0.5].assign(amount=0.9, accuracy=0.1)
+    found = find(made_up.evidence(sensitivity=pd.concat([table, more])))
+    assert found.headline == find(made_up.evidence()).headline
+
+
+def test_a_channel_without_a_label_has_none():
+    channels = made_up.evidence().channels.assign(role=["core", None, "halo", "core"])
+    (role,) = channel_data(channels, {}, [])["labels"]
+    assert role == {"name": "role", "names": ["core", "halo"], "values": [0, None, 1, 0]}
 
 
 def test_a_score_that_does_not_beat_chance_is_not_praised():

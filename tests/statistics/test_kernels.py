@@ -21,7 +21,8 @@ from nodelens.statistics import (
 )
 from nodelens.statistics.base import measured
 
-SHAPES = [(1, 1), (5, 3), (40, 16), (33, 17), (300, 100), (2, 3, 5), (9, 4, 16), (3, 2, 49)]
+SHAPES = [(1, 1), (5, 3), (40, 16), (33, 17), (300, 100), (1100, 20)]
+SHAPES += [(2, 3, 5), (9, 4, 16), (3, 2, 49)]
 WANTED = [
     (Moments, {"order": 4}),
     (AbsoluteMean, {}),
@@ -46,6 +47,10 @@ def drawn(shape: tuple[int, ...], offset: float = 0.0) -> Tensor:
     return torch.randn(shape, generator=generator) + offset
 
 
+def looked(values: Tensor) -> kernels.Survey | None:
+    return kernels.survey(values, kernels.Asked())
+
+
 def rows(values: Tensor) -> Tensor:
     return values if values.ndim == 2 else values.transpose(1, 2).flatten(0, 1)
 
@@ -55,23 +60,23 @@ def rows(values: Tensor) -> Tensor:
 def test_the_sums_are_those_of_float64(shape: tuple[int, ...], offset: float):
     values = drawn(shape, offset)
     exact = rows(values).double()
-    look = kernels.first_look(values)
+    look = kernels.survey(values, kernels.Asked(order=4, eps=0.5, binned=True))
     assert look is not None
     torch.testing.assert_close(look.total, exact.sum(0), rtol=1e-14, atol=1e-12)
-    torch.testing.assert_close(
-        look.mean.double() + look.residual, exact.mean(0), rtol=1e-14, atol=0
-    )
+    torch.testing.assert_close(look.mean, exact.mean(0), rtol=1e-14, atol=1e-15)
+    assert torch.equal(look.centre.double() + look.residual, look.mean)
     assert torch.equal(look.low, rows(values).amin(0))
     assert torch.equal(look.high, rows(values).amax(0))
     deviation = exact - look.mean
-    for order in (2, 4):
-        sums = kernels.power_sums(values, look.mean, order)
-        wanted = torch.stack([(deviation**k).sum(0) for k in range(1, order + 1)])
-        scale = torch.stack([(deviation.abs() ** k).sum(0) for k in range(1, order + 1)])
-        assert ((sums - wanted).abs() <= 1e-6 * scale + 1e-12).all()
-    total, near = kernels.size_sums(values, 0.5)
-    torch.testing.assert_close(total, exact.abs().sum(0), rtol=1e-6, atol=0)
-    assert torch.equal(near, (rows(values).abs() <= 0.5).sum(0).double())
+    for order, found in zip((2, 3, 4), (look.m2, look.m3, look.m4), strict=True):
+        scale = (deviation.abs() + look.residual.abs()) ** order
+        assert ((found - (deviation**order).sum(0)).abs() <= 2e-6 * scale.sum(0) + 1e-12).all()
+    torch.testing.assert_close(look.size, exact.abs().sum(0), rtol=1e-6, atol=0)
+    assert torch.equal(look.small, (rows(values).abs() <= 0.5).sum(0))
+    assert torch.equal(look.top, (rows(values).abs().amax(0).view(torch.int32) >> 17).long())
+    if values.ndim == 2:
+        bits = values.abs().view(torch.int32) >> 17
+        assert look.bins is not None and torch.equal(look.bins.int(), bits)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -107,9 +112,9 @@ def test_counts_are_the_same_bin_by_bin(monkeypatch: pytest.MonkeyPatch):
 def test_a_constant_channel_is_its_own_mean():
     values = torch.full((37, 3), 0.1)
     values[:, 1] = torch.linspace(0, 1, 37)
-    look = kernels.first_look(values)
+    look = looked(values)
     assert look is not None
-    assert look.mean[0] == values[0, 0] and look.residual[0] == 0
+    assert look.centre[0] == values[0, 0] and look.residual[0] == 0
     assert float(Moments.measure(Sample(values)).m2[0]) == 0
 
 
@@ -117,7 +122,7 @@ def test_a_constant_channel_is_its_own_mean():
 def test_what_is_not_finite_reaches_the_sum_of_its_channel_alone(bad: float):
     values = drawn((50, 20))
     values[31, 7] = bad
-    look = kernels.first_look(values)
+    look = looked(values)
     assert look is not None
     assert (~torch.isfinite(look.total)).nonzero().tolist() == [[7]]
 
@@ -129,26 +134,29 @@ def test_threads_change_nothing():
         found = []
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            found.append(kernels.power_sums(values, values[0], 4))
+            survey = kernels.survey(values, kernels.Asked(4, 0.1, True))
+            assert survey is not None
+            found.append(survey[1:])
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(found[0], other) for other in found)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
 def test_tensors_of_another_kind_are_left_to_torch():
     values = drawn((6, 4))
     for other in (values.double(), values.T, values[:0], values.to("meta")):
-        assert kernels.first_look(other) is None
+        assert looked(other) is None
 
 
 @pytest.mark.usefixtures("fresh")
 def test_without_a_compiler_or_when_not_wanted_torch_does_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NODELENS_KERNELS", "0")
-    assert kernels.first_look(drawn((6, 4))) is None
+    assert looked(drawn((6, 4))) is None
     kernels._library.cache_clear()
     monkeypatch.delenv("NODELENS_KERNELS")
     monkeypatch.setenv("PATH", "")
-    assert kernels.first_look(drawn((6, 4))) is None
+    assert looked(drawn((6, 4))) is None
 
 
 @pytest.mark.usefixtures("fresh")
@@ -158,7 +166,7 @@ def test_a_compiler_that_fails_is_noted_and_torch_does_it(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CC", "false")
     with caplog.at_level("INFO", logger="nodelens"):
-        assert kernels.first_look(drawn((6, 4))) is None
+        assert looked(drawn((6, 4))) is None
     assert "kernels.c could not be built" in caplog.text
     assert not list(tmp_path.rglob("*.so"))
 
@@ -166,9 +174,9 @@ def test_a_compiler_that_fails_is_noted_and_torch_does_it(
 @pytest.mark.usefixtures("fresh")
 def test_it_is_built_once_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert kernels.first_look(drawn((6, 4))) is not None
+    assert looked(drawn((6, 4))) is not None
     built = list(tmp_path.rglob("*.so"))
     stamp = built[0].stat().st_mtime_ns
     kernels._library.cache_clear()
-    assert kernels.first_look(drawn((6, 4))) is not None
+    assert looked(drawn((6, 4))) is not None
     assert [(p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*.so")] == [(built[0], stamp)]

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import warnings
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from nodelens.configs.config_loader import parse_config
 from nodelens.errors import ConfigError, TrackingWarning, UnknownNameError, UnknownOptionError
+from nodelens.experiments import Run
+from nodelens.experiments import tracked as followed
 from nodelens.experiments.folder import RunFolder
 from nodelens.experiments.tracked import check_tracking, numbers_of
+from nodelens.statistics.distributed import Ranks
 from nodelens.tracking import Trackers, check_tracker, make_tracker, registry, tracker_names
+from nodelens.tracking.mlflow import _ALLOWED, _files_allowed
+from nodelens.tracking.wandb import WandbTracker
 
 CALLS = ("start", "log", "log_file", "finish")
 
@@ -175,3 +184,85 @@ def test_numbers_of_a_run_are_those_of_its_tables(tmp_path):
         "silenced/random/random": pytest.approx(0.3),
     }
     assert list(numbers_of(folder, "report.html")) == []
+
+
+@contextmanager
+def following(monkeypatch, folder, rank=0):
+    """Follow a run by a tracker that listens."""
+    heard = Listening()
+    monkeypatch.setattr(followed, "make_tracker", lambda name, options: heard)
+    section = "tracking: {trackers: [{name: wandb, options: {entity: secret}}]}"
+    run = Run(parse_config(f"{CONFIG}{section}\n"), RunFolder(folder), ranks=Ranks(index=rank))
+    with followed.tracked(run, SimpleNamespace(data={"stages": {}}), logging.getLogger("x")):
+        yield heard
+
+
+def test_a_tracker_hears_the_configuration_but_for_tracking_and_how_it_ended(monkeypatch, tmp_path):
+    with following(monkeypatch, tmp_path) as heard:
+        pass
+    what, name, config, folder = heard.told[0]
+    assert (what, name, folder) == ("start", "first", tmp_path / "tracking/wandb")
+    assert "model" in config and "tracking" not in config
+    assert heard.told[-1] == ("finish", "finished")
+    for raised, status in ((KeyboardInterrupt, "interrupted"), (ValueError, "failed")):
+        with pytest.raises(raised), following(monkeypatch, tmp_path) as heard:
+            raise raised
+        assert heard.told[-1] == ("finish", status)
+
+
+def test_one_process_of_a_run_tracks(monkeypatch, tmp_path):
+    with following(monkeypatch, tmp_path, rank=1) as heard:
+        pass
+    assert heard.told == []
+
+
+def test_wandb_has_a_step_for_each_part():
+    rows: list[dict] = []
+    tracker = WandbTracker()
+    tracker._run = SimpleNamespace(define_metric=lambda *_, **__: None, log=rows.append)
+    tracker.log({"training/loss": 0.5}, 3)
+    assert rows == [{"training/loss": 0.5, "training/step": 3}]
+
+
+def test_the_variable_of_mlflow_is_set_for_a_moment(monkeypatch):
+    for before in (None, "false"):
+        if before is None:
+            monkeypatch.delenv(_ALLOWED, raising=False)
+        else:
+            monkeypatch.setenv(_ALLOWED, before)
+        with _files_allowed():
+            assert os.environ[_ALLOWED] == (before or "true")
+        assert os.environ.get(_ALLOWED) == before
+
+
+def test_numbers_of_later_stages_are_those_of_their_tables(tmp_path):
+    folder = RunFolder(tmp_path)
+    (tmp_path / "results").mkdir()
+    write = {
+        "pruning.csv": "strategy,mode,seed,amount,tuned,split,accuracy\n"
+        "mag,low,,0.5,False,test,0.75\nmag,low,,0.5,True,test,0.8\n"
+        "mag,low,,0.5,False,validation,0.1\n"
+        "random,random,0,0.5,False,test,0.2\nrandom,random,1,0.5,False,test,0.4\n",
+        "cluster_layers.csv": "layer,silhouette,p_value,verdict\na,0.5,0.25,none\nb,0.25,,none\n",
+        "supernodes.csv": "layer,core\na,3\n",
+        "causal.csv": "check,estimate,value,source,target\nx,gap,0.5,,\nhalo,p,0.25,a,b\nx,n,,,\n",
+        "evaluation.json": '{"accuracy": 0.5, "note": "text", "exact": true}',
+    }
+    for name, text in write.items():
+        (tmp_path / "results" / name).write_text(text)
+    found = {name: list(numbers_of(folder, f"results/{name}")) for name in write}
+    ((pruned, step),) = found["pruning.csv"]
+    assert step == 50 and pruned == pytest.approx(
+        {
+            "pruned/mag/low/accuracy": 0.75,
+            "pruned/mag/low/tuned/accuracy": 0.8,
+            "pruned/random/random/accuracy": 0.3,
+        }
+    )
+    assert found["cluster_layers.csv"] == [
+        ({"clusters/silhouette": 0.5, "clusters/p_value": 0.25}, 0),
+        ({"clusters/silhouette": 0.25}, 1),
+    ]
+    assert found["supernodes.csv"] == [({"supernodes/core": 3.0}, 0)]
+    assert found["causal.csv"] == [({"causal/x/gap": 0.5, "causal/halo/a/b/p": 0.25}, 0)]
+    assert found["evaluation.json"][0][0]["evaluation/accuracy"] == 0.5

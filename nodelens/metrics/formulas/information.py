@@ -25,11 +25,24 @@ def explained_variance(cross: Tensor, m2: Tensor, target_m2: Tensor) -> Tensor:
     products of deviations. Directions without variance (one-hot columns sum to one) are left out,
     whatever units the targets are in.
     """
-    spread = target_m2.diagonal().clamp(min=0).sqrt()
-    values, vectors = torch.linalg.eigh(ratio(target_m2, torch.outer(spread, spread)))
+    cross, target_m2, spread = _varying(cross, target_m2)
+    values, vectors = torch.linalg.eigh(target_m2 / torch.outer(spread, spread))
+    if not len(values):
+        return torch.zeros_like(m2)
     kept = values > values.abs().max() * len(values) * torch.finfo(values.dtype).eps * 16
-    along = (ratio(cross, spread) @ vectors[:, kept]).square() / values[kept]
+    along = (cross / spread @ vectors[:, kept]).square() / values[kept]
     return ratio(along.sum(1), m2).clamp_(0, 1)
+
+
+def _varying(cross: Tensor, target_m2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `cross` and `target_m2` of the targets that vary, and the roots of their sums.
+
+    Others say nothing, and a decomposition with a thousand of them, classes that no row is of, may
+    not converge.
+    """
+    varies = target_m2.diagonal() > 0
+    kept = target_m2[varies][:, varies]
+    return cross[:, varies], kept, kept.diagonal().sqrt()
 
 
 def information_bias(freedom: Tensor | int, targets: int) -> Tensor:
@@ -112,10 +125,11 @@ def left_out_quality(
     `penalty` on the squared coefficients. Its error is that on its own rows over the square of one
     minus their mean leverage; it is compared with that of the mean. Constant channels score 0.
     """
-    spread = target_m2.diagonal().clamp(min=0).sqrt() / rows**0.5
-    values, vectors = torch.linalg.eigh(ratio(target_m2, torch.outer(spread, spread)))
+    cross, target_m2, spread = _varying(cross, target_m2)
+    spread = spread / rows**0.5
+    values, vectors = torch.linalg.eigh(target_m2 / torch.outer(spread, spread))
     values = values.clamp(min=0)
-    along = (ratio(cross, spread) @ vectors).square() / (values + penalty)
+    along = (cross / spread @ vectors).square() / (values + penalty)
     freedom = 1 + (values / (values + penalty)).sum()
     shrunk = (along * (2 - values / (values + penalty))).sum(1)
     error = ratio(m2 - shrunk, (rows - freedom).square() * torch.ones_like(m2))

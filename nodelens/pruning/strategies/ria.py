@@ -10,6 +10,7 @@ from torch import Tensor
 from nodelens.errors import InvalidValueError
 from nodelens.metrics import formulas
 from nodelens.model.layers import Layer
+from nodelens.pruning.permutation import channel_permutation
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategies.reading import OfWeightStatistics, per_weight
 from nodelens.pruning.strategies.wanda import input_norms
@@ -25,16 +26,31 @@ __all__ = ["Ria", "relative_importance"]
 class Ria(OfWeightStatistics):
     """Relative importance times activation norm, (|W_ij| / row + |W_ij| / column) ||X_j||^a.
 
-    `a` is the power of the activations, 0.5 as published; weights compete within the layer.
+    `a` is the power of the activations, 0.5 as published; weights compete within the layer. With
+    `permute`, the m of an N:M pattern are columns chosen by `channel_permutation`, as published,
+    not neighbours: a kernel that needs neighbours has to permute the layer's inputs too.
     """
 
-    options: ClassVar[Mapping[str, Any]] = {"a": 0.5}
+    options: ClassVar[Mapping[str, Any]] = {"a": 0.5, "permute": False}
     a: float
+    permute: bool
 
     def _check(self) -> None:
         super()._check()
         if isinstance(self.a, bool) or not isinstance(self.a, (int, float)) or not self.a >= 0:
             raise InvalidValueError(f"a is {self.a!r}, expected a power of at least 0")
+
+        if not isinstance(self.permute, bool) or (self.permute and self.config.nm is None):
+            raise InvalidValueError(
+                f"permute is {self.permute!r}, expected a bool, and nm=(n, m) with True: it lays "
+                "out columns for an N:M pattern"
+            )
+
+    def _keep_weights(self, score: Tensor, amount: float, safe: Tensor) -> Tensor:
+        if not self.permute or self.config.nm is None:
+            return super()._keep_weights(score, amount, safe)
+        order = channel_permutation(score, self.config.nm)
+        return super()._keep_weights(score[:, order], amount, safe)[:, order.argsort()]
 
     def rate(self, found: Mapping[str, Any], layer: Layer, rows: Tensor) -> Tensor:
         grouped = rows.unflatten(0, (layer.groups, -1))
