@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from nodelens import Lens, MetricLens
+from nodelens import Lens, MetricLens, ModelWrapper
 from nodelens.cli import app
 from nodelens.experiments.stages.measure import MeasureStage
 from nodelens.registry import LENSES
@@ -176,6 +176,18 @@ def test_describe_as_json_counts_bytes():
     told = json.loads(call("describe", "average_redundancy", "--layer", "8x4", "--json").output)
     # Half of an 8 x 8 matrix would do; what is kept is all of it, with means and squares.
     assert told["state_bytes"] == 8 * (8 * 8 + 8) and told["needs"] == []
+
+
+def test_describe_names_the_layers_of_a_model_or_says_why_it_has_none(monkeypatch):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    monkeypatch.setattr("nodelens.model.load_model", lambda name: ModelWrapper(model))
+    told = json.loads(call("describe", "rq", "--model", "tiny", "--json").output)
+    assert (told["layers"], told["refused"]) == (["0", "2"], None)
+    assert call("describe", "rq", "--model", "tiny").output.endswith("tiny\n0\n2\n")
+    assert (
+        "tiny\ncannot score it: no BatchNorm"
+        in call("describe", "bn_scale", "--model", "tiny").output
+    )
 
 
 def test_check_passes_a_lens_that_keeps_its_promises():

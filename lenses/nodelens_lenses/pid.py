@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nodelens import Lens
+from nodelens.metrics import targets
 from nodelens.metrics.formulas import (
     information_about,
     mean_of_others,
@@ -34,16 +35,31 @@ _PAPER = (
 
 
 class _Atom(SynergyLens):
-    """Correlations count as at most 1 - `eps`."""
+    """Correlations count as at most 1 - `eps`.
+
+    `target` takes one of the model's own instead of a batch's: "correct_logit", "logit_margin"
+    (correct minus best other) or "logit_pc1", the first principal component of the logits.
+    """
 
     where = _WHERE
     paper = _PAPER
 
+    def __init__(
+        self,
+        pattern: str | None = None,
+        *,
+        layers: Sequence[str] | str | None = None,
+        target: str = "targets",
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(pattern, layers=layers, eps=eps)
+        self.target = targets.checked(target)
+
     def reads(self, layer: Layer) -> dict[str, Read]:
-        return {"targets": Read("output", CrossMoments)}
+        return {"targets": targets.about(self.target, CrossMoments)}
 
     def _correlations(self, statistics: Mapping[str, Any]) -> Tensor:
-        seen = statistics["targets"]
+        seen = targets.chosen(statistics["targets"], self.target)
         return target_correlation(seen.cross, seen.m2, seen.target_m2.diagonal())
 
     def _own(self, statistics: Mapping[str, Any]) -> Tensor:
@@ -125,7 +141,7 @@ class _JointAtom(_Atom):
     by_block = True
 
     def reads(self, layer: Layer) -> dict[str, Read]:
-        return {"pairs": Read("output", LabelledCoMoments), **super().reads(layer)}
+        return {"pairs": targets.about(self.target, LabelledCoMoments), **super().reads(layer)}
 
 
 @Lens.register("pid_synergy")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nodelens import Lens, MetricLens
 from nodelens.errors import InvalidValueError, ShapeError, nearest
+from nodelens.metrics import targets
 from nodelens.metrics.formulas import (
     class_information,
     explained_variance,
@@ -185,7 +186,9 @@ class ConditionalMutualInformation(_Information):
     I(y; T | Z) = -1/2 log(1 - R^2), R the (multiple) correlation of what Z leaves of the channel
     with what Z leaves of the targets, numbers or one-hot classes. Z is `given`: "pc1", the first
     principal component of the layer's own inputs, which keeps D x D; or the numbers of those
-    columns of numeric targets `(rows, targets)` that are Z, the others being T.
+    columns of numeric targets `(rows, targets)` that are Z, the others being T. With "pc1",
+    `target` takes a T of the model's own instead: "correct_logit", "logit_margin" (correct minus
+    best other) or "logit_pc1", the first principal component of the logits.
 
     As with `mutual_information_gaussian`, small samples add about T / (2 n): the chain rule
     I(y; T, Z) = I(y; Z) + I(y; T | Z) then holds exactly. `corrected=True` takes that out.
@@ -213,6 +216,7 @@ class ConditionalMutualInformation(_Information):
         *,
         layers: Sequence[str] | str | None = None,
         given: str | int | Sequence[int] = "pc1",
+        target: str = "targets",
         corrected: bool = False,
         eps: float = 1e-6,
     ) -> None:
@@ -223,6 +227,12 @@ class ConditionalMutualInformation(_Information):
                 f"given is {given!r}, expected 'pc1' or numbers of target columns, from 0"
             )
         self.given = given
+        self.target = targets.checked(target)
+        if given != "pc1" and target != "targets":
+            raise InvalidValueError(
+                f"target is {target!r}, but given={given!r} are columns of the batch's targets: "
+                "expected given='pc1' with it"
+            )
         self.corrected = corrected
         self.eps = eps
 
@@ -230,13 +240,13 @@ class ConditionalMutualInformation(_Information):
         if self.given != "pc1":
             return {"targets": Read("output", CrossMoments)}
         return {
-            "inputs": Read("input", LabelledCoMoments, view="patches"),
-            "targets": Read("input", CrossMoments, view="patches"),
+            "inputs": targets.about(self.target, LabelledCoMoments, "input", "patches"),
+            "targets": targets.about(self.target, CrossMoments, "input", "patches"),
             "weights": Read("weight", Weights),
         }
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
-        seen = statistics["targets"]
+        seen = targets.chosen(statistics["targets"], self.target)
         if self.given != "pc1":
             given = self._columns(seen)
             sums = seen.cross, seen.m2, seen.target_m2

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nodelens import Lens, MetricLens, ModelWrapper
 from nodelens.errors import InvalidValueError
@@ -204,8 +205,11 @@ class BnScale(MetricLens):
         return layer.scaled
 
     def scores(self, name: str, model: ModelWrapper) -> bool:
-        # Only a pass shows which norm follows; until then any layer may have one.
-        return name in model.layers if model.known_route() is None else super().scores(name, model)
+        if model.known_route() is not None:
+            return super().scores(name, model)
+        # Only a pass shows which norm follows; until then any layer may have one, if there are any.
+        norms = (m for m in model.module.modules() if isinstance(m, _BatchNorm))
+        return name in model.layers and any(norm.weight is not None for norm in norms)
 
     def refusal(self, model: ModelWrapper) -> str | None:
         if super().refusal(model) is None:

@@ -57,6 +57,10 @@ def describe(
         str | None,
         typer.Option(help="Weight shape, such as 512x784, to tell the bytes of state for."),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A transformers model, by name or folder, to tell the layers scored of."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a lens measures, needs and keeps. Its options too."""
@@ -65,11 +69,24 @@ def describe(
 
         facts = LensFacts.of(name)
         size = None if layer is None else facts.state_of(layer_of_shape(layer))
+        scored = None if model is None else _layers(facts, model)
         if as_json:
-            sizes = {} if size is None else {"state_bytes": size.bytes, "for_one_of": size.unknown}
-            typer.echo(json.dumps({**facts.to_json(), **sizes}, indent=2))
+            told = {} if size is None else {"state_bytes": size.bytes, "for_one_of": size.unknown}
+            told |= {} if scored is None else {"layers": scored[0], "refused": scored[1]}
+            typer.echo(json.dumps({**facts.to_json(), **told}, indent=2))
             return
         _print_lens(facts, "" if size is None else f"{size} for a layer of {layer}")
+        if scored is not None:
+            names, refusal = scored
+            said = f"cannot score it: {refusal}" if refusal else "\n".join(names)
+            console().print(f"\n{model}\n{said}", markup=False)
+
+
+def _layers(facts: LensFacts, model: str) -> tuple[list[str], str | None]:
+    """The layers of a model that a lens scores, as far as no pass is needed; why none."""
+    from nodelens.model import load_model
+
+    return facts.layers_of(load_model(model))
 
 
 def _chosen(

@@ -8,9 +8,10 @@ from nodelens.experiments.general import GeneralAlignmentExperiment
 from nodelens.experiments.llm import LLMAlignmentExperiment
 from nodelens.experiments.posthoc import analyse, rebuild_report, saved_config
 from nodelens.experiments.registry import experiment_for
+from nodelens.experiments.sections import Drawing, leave_section
 from nodelens.experiments.shards import read_shards
 from nodelens.experiments.signals import Terminated, terminable
-from nodelens.experiments.stage import Drawing, Run, Stage
+from nodelens.experiments.stage import Run, Stage
 
 __all__ = [
     "ClusterAnalysisExperiment",
@@ -26,6 +27,7 @@ __all__ = [
     "analyse",
     "compare",
     "experiment_for",
+    "leave_section",
     "read_shards",
     "rebuild_report",
     "saved_config",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +15,10 @@ if TYPE_CHECKING:
 
     from nodelens.experiments.stage import Run
 
-__all__ = ["formats_of", "save_figure"]
+__all__ = ["file_name", "formats_of", "save_figure"]
 
 _DPI = 200
+_LONGEST = 80
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
     "figure.constrained_layout.h_pad": 0.03,
@@ -50,3 +53,12 @@ def save_figure(run: Run, file: str, draw: Callable[[], Axes]) -> int:
         finally:
             # A figure made at a prompt is pyplot's.
             pyplot.close(figure)
+
+
+def file_name(name: str) -> str:
+    """Return a name as part of a file name; a plugin may call its scores anything."""
+    plain = re.sub(r"[^A-Za-z0-9._=-]+", "_", name)[:_LONGEST]
+    if plain == name:
+        return name
+    # Two names that differ in what a file name cannot have must not share a file.
+    return f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -99,8 +99,7 @@ class Experiment(ABC):
         return self._finish(Run(self.config, folder, resume=resume, shards=shards), progress)
 
     def _finish(self, run: Run, progress: bool) -> RunResults:
-        run.stages = self._stages(run)
-        _known(run.only, run.stages)
+        _known(run.only, self._stages(run))
         run.device  # noqa: B018 - a device that is not there is told before any work
         check_tracking(self.config)
         for stage in self.stages():

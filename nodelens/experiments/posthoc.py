@@ -86,7 +86,6 @@ def _made_again(
     config: Config, folder: RunFolder, record: Record, stages: Sequence[Stage], progress: bool
 ) -> RunResults:
     run, display = Run(config, folder), Display(progress)
-    run.stages = experiment_for(config).stages()
     with logged(run) as log, closing(record, log):
         for stage in stages:
             record.data["protocol"][stage.name] = stage.protocol(config)

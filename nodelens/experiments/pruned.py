@@ -62,7 +62,10 @@ class Pruner:
     def condition(self, mask: Mask) -> Condition:
         """Return the probe that silences what the mask leaves out."""
         found = condition_of(self.model, mask.keep)
-        return replace(found, value=self._mean(found)) if self.section.value == "mean" else found
+        if self.section.value != "mean":
+            return found
+        sites = {name: found.site_of(name) for name in [*found.channels, *found.heads]}
+        return replace(found, value=self._mean(sites))
 
     def tuned(self, mask: Mask) -> ModelWrapper:
         """Return a copy trained with the mask on training rows, its epoch chosen on validation."""
@@ -89,10 +92,9 @@ class Pruner:
             self._scored = key, scores, budget
         return self._scored[1:]
 
-    def _mean(self, condition: Condition) -> dict[str, Tensor]:
+    def _mean(self, where: Mapping[str, str]) -> dict[str, Tensor]:
         for site in ("input", "output"):
-            here = [name for name in condition.channels if condition.site_of(name) == site]
-            missing = [name for name in here if name not in self._means]
+            missing = [n for n, s in where.items() if s == site and n not in self._means]
             if missing:
                 self._means |= means(self.model, self.calibration, missing, site=site)
         return self._means

@@ -7,36 +7,37 @@ from typing import TYPE_CHECKING, Any
 
 from nodelens import figures
 from nodelens.experiments.artifacts import PRUNING
-from nodelens.experiments.drawing import save_figure
+from nodelens.experiments.sections import Drawing, leave_section
 from nodelens.experiments.stage import Run
-from nodelens.report import Section, SectionFigure, SectionTable, section_file
+from nodelens.report import SectionTable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["leave_section"]
+__all__ = ["leave_pruning_section"]
 
 _WORDS = {"low": "lowest scores first", "high": "highest scores first"}
 _TUNED = {False: "", True: ", then fine-tuned"}
 
 
-def leave_section(run: Run, stage: str, table: pd.DataFrame, about: dict[str, Any]) -> None:
+def leave_pruning_section(run: Run, stage: str, table: pd.DataFrame, about: dict[str, Any]) -> None:
     """Write the section of the report and its figures, from the table and what is told of it.
 
     No strategy is called the best: that would be a choice on test rows.
     """
     tested = table[(table["split"] == "test") & (table["mode"] != "dense")]
     cut = about.get("shrunk")
-    section = Section(
+    leave_section(
+        run,
+        stage,
+        _drawings(run, tested, about),
         title="What is left when channels are pruned",
         sentence=_sentence(tested, about),
         answers="without",
         findings=() if cut is None else (_of_the_smallest(cut, about["metric"]),),
         tables=(SectionTable(file=PRUNING, title="Every pruned network"),),
-        figures=tuple(_figures(run, tested, about)),
         how=about["protocol"],
     )
-    run.folder.write_json(section_file(stage), section.to_plain())
 
 
 def _sentence(tested: pd.DataFrame, about: dict[str, Any]) -> str:
@@ -64,7 +65,7 @@ def _shown(value: float, metric: str) -> str:
     return f"{value:.1%}" if metric == "accuracy" else f"{value:.4g}"
 
 
-def _figures(run: Run, tested: pd.DataFrame, about: dict[str, Any]) -> list[SectionFigure]:
+def _drawings(run: Run, tested: pd.DataFrame, about: dict[str, Any]) -> list[Drawing]:
     metric, chance = about["metric"], run.splits.majority
     drawn = []
     for mode, words in _WORDS.items():
@@ -72,9 +73,8 @@ def _figures(run: Run, tested: pd.DataFrame, about: dict[str, Any]) -> list[Sect
             rows = tested[(tested["tuned"] == tuned) & tested["mode"].isin([mode, "random"])]
             if not (rows["mode"] == mode).any():
                 continue
-            file = f"figures/pruning_{mode}{'_tuned' * tuned}"
             options = {"metric": metric, "dense": about["dense"][metric], "chance": chance}
-            width = save_figure(run, file, partial(figures.plot_sparsity, rows, **options))
+            draw = partial(figures.plot_sparsity, rows, **options)
             alt = f"Test {metric} against the share of channels pruned, {words}{more}."
-            drawn.append(SectionFigure(file=file, alt=alt, caption=alt, width=width))
+            drawn.append(Drawing(f"pruning_{mode}{'_tuned' * tuned}", alt, draw))
     return drawn

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from nodelens.errors import OutputError
+from nodelens.experiments.drawing import file_name, save_figure
 from nodelens.experiments.folder import PROVENANCE, RunFolder
 from nodelens.report import Figure, Part
 from nodelens.report.data import table_of
@@ -13,8 +16,40 @@ from nodelens.report.sections import Section, SectionFigure, section_file
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
-__all__ = ["read_sections", "section_digests", "shown_sections", "with_sections"]
+    from nodelens.experiments.stage import Run
+
+__all__ = [
+    "Drawing",
+    "leave_section",
+    "read_sections",
+    "section_digests",
+    "shown_sections",
+    "with_sections",
+]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a section: its name, what it shows, and the call that draws it."""
+
+    name: str
+    alt: str
+    draw: Callable[[], Axes]
+
+
+def leave_section(run: Run, stage: str, drawings: Sequence[Drawing], **told: Any) -> None:
+    """Draw the figures of a stage's section and write it; `told` are the other keys of Section."""
+    figures = [_drawn(run, drawing) for drawing in drawings]
+    section = Section(**told, figures=tuple(figures))
+    run.folder.write_json(section_file(stage), section.to_plain())
+
+
+def _drawn(run: Run, drawing: Drawing) -> SectionFigure:
+    file = f"figures/{file_name(drawing.name)}"
+    width = save_figure(run, file, drawing.draw)
+    return SectionFigure(file=file, alt=drawing.alt, caption=drawing.alt, width=width)
 
 
 def read_sections(folder: RunFolder) -> dict[str, Section]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,24 +19,11 @@ from nodelens.experiments.splits import Splits, load_splits
 from nodelens.statistics.distributed import Ranks
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from nodelens.experiments.artifacts import RunResults
     from nodelens.experiments.shards import Shard
-    from nodelens.report import Chapter
 
-__all__ = ["Drawing", "Run", "Stage", "device_of"]
+__all__ = ["Run", "Stage", "device_of"]
 
 Advance = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure that a stage asks for: its name, what it shows, and the call that draws it."""
-
-    name: str
-    alt: str
-    draw: Callable[[], Axes]
 
 
 class Run:
@@ -45,7 +31,7 @@ class Run:
 
     `advance(done, total)` moves the progress bar of the stage under way. `ranks` are the processes
     of the run, `shard` the share of the stream when it measures only that, `shards` those that it
-    merges, and `only` the one stage that is done again. `stages` are all that the run is made of.
+    merges, and `only` the one stage that is done again.
     """
 
     def __init__(
@@ -66,7 +52,6 @@ class Run:
         self.shard = shard
         self.shards = shards
         self.only = only
-        self.stages: Sequence[Stage] = ()
         self.advance: Advance = lambda done, total: None
 
     @property
@@ -138,14 +123,6 @@ class Stage(ABC):
 
     def tidy(self, run: Run) -> None:
         """Remove what only an unfinished stage needs; called once its outcome is on record."""
-        return None
-
-    def drawings(self, results: RunResults) -> Sequence[Drawing]:
-        """Return the figures of what the stage left in the folder; FigureStage draws them."""
-        return ()
-
-    def chapter(self, results: RunResults) -> Chapter | None:
-        """Return what the report tells of what the stage left in the folder, None for nothing."""
         return None
 
 

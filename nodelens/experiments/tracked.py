@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from nodelens.configs import Config
 from nodelens.errors import NodeLensError
-from nodelens.experiments.artifacts import LAYER_MEANS, NETWORK, SENSITIVITY, TRAINING
+from nodelens.experiments.artifacts import (
+    CAUSAL,
+    CLUSTER_LAYERS,
+    EVALUATION,
+    LAYER_MEANS,
+    NETWORK,
+    PRUNING,
+    SENSITIVITY,
+    SUPERNODES,
+    TRAINING,
+)
 from nodelens.experiments.folder import RunFolder
 from nodelens.experiments.record import Record
 from nodelens.experiments.stage import Run
@@ -66,7 +76,9 @@ def tracked(run: Run, record: Record, log: logging.Logger) -> Iterator[Callable[
 def numbers_of(folder: RunFolder, file: str) -> Numbers:
     """Yield the numbers of a file of the run with their steps; none for a file of another kind."""
     if file == NETWORK:
-        yield _plain_numbers(folder.read_json(file)), 0
+        yield _plain_numbers("network", folder.read_json(file)), 0
+    elif file == EVALUATION:
+        yield _plain_numbers("evaluation", folder.read_json(file)), 0
     elif file in _TABLES:
         yield from _TABLES[file](folder)
 
@@ -88,9 +100,9 @@ def _log_files(trackers: Trackers, folder: RunFolder, patterns: tuple[str, ...])
         trackers.log_file(path, path.relative_to(root).as_posix())
 
 
-def _plain_numbers(about: Mapping[str, Any]) -> dict[str, float]:
+def _plain_numbers(what: str, about: Mapping[str, Any]) -> dict[str, float]:
     kept = {k: v for k, v in about.items() if isinstance(v, int | float)}
-    return {f"network/{name}": float(value) for name, value in kept.items()}
+    return {f"{what}/{name}": float(value) for name, value in kept.items()}
 
 
 def _training(folder: RunFolder) -> Numbers:
@@ -118,8 +130,44 @@ def _sensitivity(folder: RunFolder) -> Numbers:
         yield {str(k): float(v) for k, v in means.items()}, round(100 * float(str(amount)))
 
 
+def _pruning(folder: RunFolder) -> Numbers:
+    """Yield what pruned networks do on test rows, by percent pruned; chance as its mean."""
+    table = folder.read_table(PRUNING)
+    tested = table[table["split"] == "test"]
+    measures = [name for name in ("accuracy", "perplexity", "loss") if name in tested]
+    tuned = tested["tuned"].map({True: "/tuned", False: ""})
+    tested = tested.assign(order=tested["strategy"] + "/" + tested["mode"] + tuned)
+    for amount, rows in tested.groupby("amount"):
+        means = rows.groupby("order")[measures].mean().to_dict("index").items()
+        found = {
+            f"pruned/{order}/{name}": float(value)
+            for order, values in means
+            for name, value in values.items()
+        }
+        yield found, round(100 * float(str(amount)))
+
+
+def _by_layer(folder: RunFolder, *, file: str, what: str) -> Numbers:
+    """Yield the numbers of a table with a row a layer, counted from 0."""
+    table = folder.read_table(file).select_dtypes("number")
+    for number, row in enumerate(table.to_dict("records")):
+        yield {f"{what}/{name}": float(v) for name, v in row.items() if v == v}, number
+
+
+def _causal(folder: RunFolder) -> Numbers:
+    """Yield every estimate of the causal checks."""
+    rows = folder.read_table(CAUSAL).dropna(subset=["value"])
+    about = [name for name in ("check", "source", "target", "score", "estimate") if name in rows]
+    named = rows[about].apply(lambda row: "/".join(row.dropna().astype(str)), axis=1)
+    yield {f"causal/{n}": float(v) for n, v in zip(named, rows["value"], strict=True)}, 0
+
+
 _TABLES: Mapping[str, Callable[[RunFolder], Numbers]] = {
     TRAINING: _training,
     LAYER_MEANS: _layer_means,
     SENSITIVITY: _sensitivity,
+    PRUNING: _pruning,
+    CLUSTER_LAYERS: partial(_by_layer, file=CLUSTER_LAYERS, what="clusters"),
+    SUPERNODES: partial(_by_layer, file=SUPERNODES, what="supernodes"),
+    CAUSAL: _causal,
 }

@@ -22,7 +22,7 @@ from nodelens.lens import Lens
 from nodelens.memory import shown_bytes
 from nodelens.metrics.growth import bare, cases, raised
 from nodelens.metrics.lens import MetricLens
-from nodelens.model import Layer, wrap
+from nodelens.model import Layer, ModelWrapper, wrap
 from nodelens.model.costs import cost_of
 from nodelens.plan import Planned
 from nodelens.statistics import Read, Window
@@ -115,6 +115,13 @@ class LensFacts:
     def covers(self, layer: Layer) -> bool:
         """Return whether the lens scores such a layer."""
         return not isinstance(self.typical, MetricLens) or self.typical.covers(layer)
+
+    def layers_of(self, model: ModelWrapper) -> tuple[list[str], str | None]:
+        """Return the layers the lens scores with its defaults, before any pass, or why none."""
+        lens = self.typical
+        if (refusal := lens.refusal(model)) is not None:
+            return [], refusal
+        return [name for name in model.names if lens.scores(name, model)], None
 
     def reads(self, layer: Layer) -> list[Read]:
         """Return what the lens reads of a layer, with its defaults."""

@@ -29,9 +29,11 @@ def checked(target: str, valid: Sequence[str] = TARGETS) -> str:
     return target
 
 
-def about(target: str, statistic: type[Statistic], site: str = "output") -> Read:
+def about(
+    target: str, statistic: type[Statistic], site: str = "output", view: str = "rows"
+) -> Read:
     """Return the read of a statistic with this target; of its principal component, all logits."""
-    return Read(site, statistic, target="logits" if target == "logit_pc1" else target)
+    return Read(site, statistic, view=view, target="logits" if target == "logit_pc1" else target)
 
 
 def chosen(seen: CrossMoments, target: str) -> CrossMoments:

@@ -23,7 +23,7 @@ from nodelens.pruning.masks import (
     removed_count,
     row_mask,
 )
-from nodelens.pruning.units import site_of, units_of
+from nodelens.pruning.units import site_of, units_scored
 
 if TYPE_CHECKING:
     from nodelens.pruning.strategy import Strategy
@@ -47,7 +47,7 @@ def masks_of(
         return _of_weights(strategy, model, scores, amount, protected, options)
     found = {name: _of_channels(strategy, model, name, score) for name, score in scores.items()}
     safe = {n: protected_mask(protected.get(n), len(s), n) for n, s in found.items()}
-    costs = {name: units_of(model, name).cost for name in found}
+    costs = {name: units_scored(model, name, len(s)).cost for name, s in found.items()}
     budget = budget_for(config, found, safe, costs, amount, strategy.distribution, options)
     counts = counts_for(budget, strategy.distribution)
     return {name: keep_best(budget.order[name], counts[name], safe[name]) for name in found}

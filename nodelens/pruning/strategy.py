@@ -108,6 +108,11 @@ class Strategy(ABC):
         return self.unit == "weights" or (self.unit == "both" and not self.config.structured)
 
     @property
+    def of_heads(self) -> bool:
+        """Return whether key-value groups of attention are scored too, an option of some."""
+        return bool(getattr(self, "heads", False))
+
+    @property
     def distribution(self) -> str:
         """Return how a budget is shared out to layers."""
         given = self.config.distribution
@@ -149,7 +154,7 @@ class Strategy(ABC):
         wrapper = wrap(model)
         try:
             batches = self._batches(wrapper, batches)
-            units = prunable(wrapper, layers, pattern, weights=self.of_weights)
+            units = prunable(wrapper, layers, pattern, weights=self.of_weights, heads=self.of_heads)
             found = self._scores(wrapper, units, batches, **options)
             return {name: check_scores(s, f"layer {name!r}") for name, s in found.items()}
         except NodeLensError as error:

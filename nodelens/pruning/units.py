@@ -11,10 +11,18 @@ from torch import Tensor
 from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.interventions import Condition
 from nodelens.model import ModelWrapper
-from nodelens.model.layers import weight_rows
+from nodelens.model.layers import Layer, weight_rows
 from nodelens.model.selection import compiled, in_forward_order, select
 
-__all__ = ["Units", "condition_of", "prunable", "site_of", "units_of"]
+__all__ = [
+    "Units",
+    "condition_of",
+    "inputs_of_groups",
+    "prunable",
+    "site_of",
+    "units_of",
+    "units_scored",
+]
 
 
 @dataclass(frozen=True)
@@ -22,8 +30,8 @@ class Units:
     """The units that a layer's name stands for.
 
     `site` is "output" for a layer's own channels and "input" for the units of an FFN at its down
-    projection, whose rows are in `feeders` (up, and gate where there is one). `cost` is how many
-    weights a unit has.
+    projection, whose rows are in `feeders` (up, and gate where there is one); "heads" for the
+    key-value groups of attention at its output projection. `cost` is how many weights a unit has.
     """
 
     name: str
@@ -49,17 +57,19 @@ def prunable(
     pattern: str | None = None,
     *,
     weights: bool = False,
+    heads: bool = False,
 ) -> dict[str, Units]:
     """Return the units of the layers chosen, in forward order.
 
     Unless they are named: not the output layer, whose channels are the answer; not the layers of
     attention, pruned by whole key-value groups; not what feeds an FFN, whose units stand under the
     down projection. Norms and embeddings never. FFNs are known once a pass was seen. Where single
-    `weights` are pruned, every layer but the output layer is meant, each with its own rows.
+    `weights` are pruned, every layer but the output layer is meant, each with its own rows. With
+    `heads`, output projections are meant too, and stand for key-value groups.
     """
     every = _reached(model)
     if layers is None and pattern is None:
-        chosen = every[:-1] if weights else _default(model, every)
+        chosen = every[:-1] if weights else _default(model, every, heads)
     else:
         layers = [layers] if isinstance(layers, str) else layers
         chosen = select(every, compiled(pattern), layers)
@@ -69,7 +79,7 @@ def prunable(
         )
     if weights:
         return {name: _rows(model, name) for name in chosen}
-    return {name: units_of(model, name) for name in chosen}
+    return {name: _groups(model, name, heads) or units_of(model, name) for name in chosen}
 
 
 def units_of(model: ModelWrapper, name: str) -> Units:
@@ -83,13 +93,21 @@ def units_of(model: ModelWrapper, name: str) -> Units:
     return _rows(model, name)
 
 
+def units_scored(model: ModelWrapper, name: str, size: int) -> Units:
+    """Return what `size` scores of a layer are of; ShapeError when they fit nothing it has."""
+    groups = _groups(model, name, site_of(model, name, size) == "heads")
+    return groups or units_of(model, name)
+
+
 def site_of(model: ModelWrapper, name: str, size: int) -> str:
-    """Return where a layer's mask of `size` entries applies; ShapeError when it fits neither."""
+    """Return where a layer's mask of `size` entries applies; ShapeError when it fits nothing."""
     layer, units = model.layers[name], units_of(model, name)
     if size == units.size:
         return units.site
     if size == layer.channels:
         return "output"
+    if layer.heads and size == layer.key_value_heads:
+        return "heads"
     raise ShapeError(
         f"layer {name!r}: {size} entries, expected {units.size} "
         f"({'units of the FFN' if units.site == 'input' else 'output channels'})"
@@ -99,10 +117,32 @@ def site_of(model: ModelWrapper, name: str, size: int) -> str:
 def condition_of(model: ModelWrapper, masks: Mapping[str, Tensor]) -> Condition:
     """Return the probe that silences what masks do not keep: channels, units or single weights."""
     silent = {name: ~mask for name, mask in masks.items() if not bool(mask.all())}
-    channels = {name: mask for name, mask in silent.items() if mask.ndim == 1}
-    where = {name: site_of(model, name, len(mask)) for name, mask in channels.items()}
     weights = {name: mask for name, mask in silent.items() if mask.ndim > 1}
-    return Condition(channels, site=where, weights=weights)
+    where = {n: site_of(model, n, len(mask)) for n, mask in silent.items() if n not in weights}
+    heads = {n: _of_heads(silent[n], model.layers[n]) for n, s in where.items() if s == "heads"}
+    channels = {name: silent[name] for name in where if name not in heads}
+    at_input = {name: "input" for name, site in where.items() if site != "output"}
+    return Condition(channels, heads, site=at_input, weights=weights)
+
+
+def inputs_of_groups(groups: Tensor, layer: Layer) -> Tensor:
+    """Return what is said of key-value groups for each channel that the layer takes in."""
+    return groups.repeat_interleave(layer.inputs // layer.key_value_heads)
+
+
+def _of_heads(groups: Tensor, layer: Layer) -> Tensor:
+    return groups.repeat_interleave(layer.heads // layer.key_value_heads)
+
+
+def _groups(model: ModelWrapper, name: str, heads: bool) -> Units | None:
+    """The key-value groups that an output projection takes in, None of another layer."""
+    layer = model.layers[name]
+    if not (heads and layer.heads):
+        return None
+    shared, size = layer.key_value_heads, layer.inputs // layer.heads
+    # Queries and the output of each head, and the keys and values that the heads share.
+    cost = layer.channels * size * 2 * (layer.heads // shared + 1)
+    return Units(name, shared, "heads", (), cost)
 
 
 def _reached(model: ModelWrapper) -> list[str]:
@@ -117,12 +157,17 @@ def _rows(model: ModelWrapper, name: str) -> Units:
     return Units(name, layer.channels, "output", (), layer.width)
 
 
-def _default(model: ModelWrapper, every: list[str]) -> list[str]:
+def _default(model: ModelWrapper, every: list[str], heads: bool) -> list[str]:
     route = model.known_route()
     downs = [] if route is None else route.down_projections
     fed = {feeder for name in downs for feeder in _feeders(model, name)}
     attention = {_parent(name) for name, layer in model.layers.items() if layer.heads}
-    left = [name for name in every[:-1] if _parent(name) not in attention and name not in fed]
+    left = [
+        name
+        for name in every[:-1]
+        if (heads and model.layers[name].heads)
+        or (_parent(name) not in attention and name not in fed)
+    ]
     return [*left, every[-1]] if every and every[-1] in downs and every[-1] not in left else left
 
 

@@ -1,6 +1,5 @@
 """The report of a run: findings computed from its tables, on one page that needs no network."""
 
-from nodelens.report.chapter import Chapter
 from nodelens.report.data import channel_data, table_of
 from nodelens.report.findings import Evidence, Findings, KeyNumber, find
 from nodelens.report.forms import render_markdown, report_data
@@ -14,7 +13,6 @@ from nodelens.report.sections import (
 )
 
 __all__ = [
-    "Chapter",
     "Evidence",
     "Figure",
     "Findings",

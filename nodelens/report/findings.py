@@ -13,7 +13,7 @@ from nodelens.report.orders import Orders
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nodelens.report.chapter import Chapter
+    from nodelens.report.sections import Section
 
 __all__ = ["QUESTIONS", "Evidence", "Findings", "KeyNumber", "find"]
 
@@ -77,11 +77,14 @@ class Findings:
     curves: bool = False
     """Whether the headline is about channels silenced in order."""
 
-    def with_chapters(self, chapters: Sequence[Chapter]) -> Findings:
-        """Return the findings with those of the stages in front, and a headline of theirs."""
-        told = [chapter.headline for chapter in chapters]
-        headline = self.headline if self.curves or not told else told.pop(0)
-        sentences = [*(f"{sentence}." for sentence in told), *self.sentences]
+    def with_sections(self, sections: Sequence[Section]) -> Findings:
+        """Return the findings with those of the stages in front, and a headline of theirs.
+
+        Those that answer a question stand under it, and not here.
+        """
+        told = [one.sentence for one in sections if one.sentence and one.answers is None]
+        headline = self.headline if self.curves or not told else told.pop(0).removesuffix(".")
+        sentences = [*told, *self.sentences]
         return replace(self, headline=headline, sentences=sentences)
 
     @classmethod

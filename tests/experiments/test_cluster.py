@@ -26,7 +26,11 @@ from nodelens.experiments import (
     RunResults,
     Stage,
     analyse,
+    cluster_section,
     experiment_for,
+    leave_section,
+    rebuild_report,
+    sections,
 )
 from nodelens.experiments.folder import RunFolder
 from nodelens.experiments.splits import load_splits
@@ -36,8 +40,9 @@ from nodelens.experiments.stages.causal import CausalStage
 from nodelens.experiments.stages.clusters import ClusteringStage, adjusted
 from nodelens.experiments.stages.halos import HaloStage
 from nodelens.experiments.stages.measure import write_tables
+from nodelens.figures import plot_depth
 from nodelens.files import load_tensors
-from nodelens.report import Chapter, Table
+from nodelens.report import SectionTable
 from nodelens.result import LensResult
 
 pytestmark = pytest.mark.xdist_group("clusters")
@@ -76,6 +81,7 @@ def empty(run_, file, draw) -> int:
 def _nothing_is_drawn():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures_stage, "_save", empty)
+        patch.setattr(sections, "save_figure", empty)
         yield
 
 
@@ -155,6 +161,8 @@ def test_a_cost_of_the_cascade_is_that_of_the_channels_taken_out_by_hand(finishe
         return float(torch.nn.functional.cross_entropy(out, y))
 
     expected = loss(int(single["channel"])) - loss(None)
+    channels = RunResults(finished).channels.set_index(["layer", "channel"])["weight_magnitude"]
+    assert single["value"] == pytest.approx(channels[single["layer"], single["channel"]])
     assert single["loss_change"] == pytest.approx(expected, abs=1e-5)
 
 
@@ -167,10 +175,13 @@ def test_the_report_tells_of_clusters_halos_and_costs_and_that_there_are_none(fi
     layers = RunResults(finished).table("results/cluster_layers.csv")
     none = list(layers.loc[layers["verdict"] == "no structure", "layer"])
     assert ("Types are none there" in page) == bool(none)
-    listed = json.loads((finished / "figures/figures.json").read_text())
-    assert {"clusters_fc1", "flow_fc1_fc2", "halo_fc1_fc2", "cascade", "halo_ablation"} <= {
-        entry["name"] for entry in listed
-    }
+    names = (
+        *("type_shares", "clusters_fc1", "clusters_3d_fc2", "types_redundancy", "flow_fc1_fc2"),
+        *("halo_fc1_fc2", "halo_synergy", "cascade", "halo_ablation", "damage_weight_magnitude"),
+    )
+    assert all((finished / f"figures/{name}.svg").exists() for name in names)
+    told = json.loads((finished / "report.json").read_text())["sections"]
+    assert [len(part["tables"]) for part in told] == [2, 2, 1]
     findings = RunResults(finished).findings
     assert "noise" in findings["headline"]
 
@@ -275,14 +286,13 @@ def test_planted_kinds_are_recovered_and_noise_is_called_none(copy):
     # Two layers: the smaller p-value counts twice, up to the larger.
     low, high = sorted(layers["p_value"])
     assert sorted(layers["p_adjusted"]) == pytest.approx([min(2 * low, high), high])
-    told = stage.chapter(results)
-    assert told.headline == "Channels fall into kinds, tighter than noise gives, in `fc1` alone"
-    assert any(s.startswith("No structure: `fc2`") for s in told.sentences)
-    assert not any("importance 0" in s for s in told.sentences)
+    told = json.loads((copy / "analysis/sections/clustering.json").read_text())
+    assert told["sentence"] == "Channels fall into kinds, tighter than noise gives, in `fc1` alone."
+    assert any(s.startswith("No structure: `fc2`") for s in told["findings"])
+    assert not any("importance 0" in s for s in told["findings"])
     layers["worthless"] = 5
-    layers.reset_index().to_csv(copy / "results/cluster_layers.csv", index=False)
-    said = " ".join(stage.chapter(RunResults(copy)).sentences)
-    assert "Channels of importance 0: 5 of 14 in `fc1`. Clusters may be there because" in said
+    said = cluster_section._worthless(layers.reset_index())
+    assert said.startswith("Channels of importance 0: 5 of 14 in `fc1`. Clusters may be there")
 
 
 def test_options_of_the_section_reach_what_they_are_of(tmp_path, monkeypatch):
@@ -421,6 +431,9 @@ def test_p_values_are_adjusted_for_their_number():
 # A stage of one's own
 
 
+LINES = {"largest": {"fc1": 1.0, "fc2": 2.0}}
+
+
 class Largest(Stage):
     """Writes the largest weight of every layer."""
 
@@ -440,21 +453,16 @@ class Largest(Stage):
             if p.ndim > 1
         }
         run.folder.write_table("results/largest.csv", pd.DataFrame([sizes]))
-        return "the largest weights"
-
-    def drawings(self, results):
-        return [Drawing("largest", "The largest weights.", lambda: None)]
-
-    def chapter(self, results):
-        table = Table(["layer", "largest"], [["fc1", "1"]])
-        return Chapter(
-            "largest",
-            "Large weights",
-            "Weights are large",
-            ["So <large>."],
-            "",
-            {"All of them": table},
+        leave_section(
+            run,
+            self.name,
+            [Drawing("largest", "The largest weights.", lambda: plot_depth(LINES))],
+            title="Large weights",
+            sentence="Weights are large.",
+            findings=("So <large>.",),
+            tables=(SectionTable(file="results/largest.csv", title="All of them"),),
         )
+        return "the largest weights"
 
 
 class Own(ClusterAnalysisExperiment):
@@ -470,6 +478,9 @@ def test_a_stage_of_ones_own_is_run_told_of_and_kept(copy):
     assert ">Large weights</h2>" in page and "So &lt;large&gt;." in page
     assert "Weights are large." in RunResults(copy).findings["sentences"]
     assert (copy / "figures/largest.svg").exists() and "All of them" in page
+    # Its section is in the folder: the stage itself is not needed to report on it.
+    for made in (rebuild_report(copy), analyse(copy, copy.parent / "elsewhere")):
+        assert ">Large weights</h2>" in made.report.read_text()
     before = (copy / "results/largest.csv").stat().st_mtime_ns
     Own(config).run(progress=False, resume=True)
     assert (copy / "results/largest.csv").stat().st_mtime_ns == before

@@ -20,7 +20,7 @@ MOMENTS = (
     "results/cluster_layers.csv",
     "checkpoints/causal-*.jsonl",
     "results/causal.csv",
-    "figures/flow_fc1_fc2.svg",
+    "figures/layer_heatmap.svg",
 )
 
 

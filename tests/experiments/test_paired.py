@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import ttest_rel, wilcoxon
 
 from nodelens.errors import UnknownNameError
-from nodelens.experiments import compare
+from nodelens.experiments import compare, comparison
 from nodelens.experiments.latex import latex_table
 from nodelens.experiments.paired import holm, interval, paired_tests
 
@@ -102,6 +102,7 @@ def folder(root: Path, name: str, seed: int, accuracy: float, curve: dict[str, f
         for (score, _, mode), value in ((k.partition(" "), v) for k, v in curve.items())
         for amount in (0.0, 0.5)
     ]
+    rows += [f"validation,size,low,0,{amount},0" for amount in (0.0, 0.5)]
     table = "\n".join(["split,score,mode,seed,amount,accuracy", *rows])
     (root / "results/sensitivity.csv").write_text(table)
     return root
@@ -138,6 +139,7 @@ def test_a_comparison_averages_and_tests_conditions_apart(many, tmp_path):
         ["plain", "test_accuracy", 6],
         ["wide", "test_accuracy", 6],
     ]
+    assert not found.agreement["same_network"].any(), "no network is on record"
     assert found.curves["runs"].eq(6).all() and len(found.curves) == 2 * 2 * 2
     tests = found.tests.set_index("measure")
     assert tests.index.tolist() == [
@@ -159,6 +161,13 @@ def test_a_comparison_averages_and_tests_conditions_apart(many, tmp_path):
     assert found.to_latex("tests").count("\\\\\n") == 4
     with pytest.raises(UnknownNameError, match=r"no table 'test' \(did you mean 'tests'\?\)"):
         found.to_latex("test")
+
+
+def test_layers_agree_by_their_channels_and_by_rank():
+    columns = {"x": [1, 2, 1, 2, 3, 9.0], "y": [2, 1, 1, 2, 3, 4.0]}
+    joined = pd.DataFrame({"layer": ["a"] * 2 + ["b"] * 4, **columns})
+    found, count = comparison._within_layers(joined, "x", "y")
+    assert (found, count) == (pytest.approx((-2 + 4) / 6), 6)
 
 
 def test_runs_without_curves_compare_by_their_networks(many):

@@ -20,6 +20,7 @@ from tests.model.families import language_model
 from tests.oracles import across as oracle
 from tests.oracles.capture import Array, capture
 from tests.oracles.information import about_targets, synergy
+from tests.oracles.pairs import atoms
 from tests.oracles.rows import pixels
 
 KINDS = targets.LOGIT_TARGETS
@@ -216,6 +217,30 @@ def test_what_has_no_margin_is_an_error(classes: int, given: Any, error: Any, sa
         )
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_atoms_and_information_given_inputs_take_logits_too(kind: str):
+    model, x, y = classifier()
+    rows, logits = model[0](x).detach(), model(x).detach()
+    given = oracle.decision(logits.numpy(), y.numpy(), kind)
+    for name, atom in (("pid_shared", "shared"), ("pid_synergy", "synergy")):
+        found = Lens.from_name(name, target=kind, layers="0").analyse(model, (x, y))["0"][name]
+        np.testing.assert_allclose(found, atoms(rows.numpy(), given)[atom], rtol=1e-7, atol=1e-12)
+    name = "conditional_mutual_information"
+    found = Lens.from_name(name, target=kind, layers="0").analyse(model, (x, y))["0"][name]
+    centred = (x - x.mean(0)).numpy()
+    along = centred @ np.linalg.svd(centred)[2][0]
+    np.testing.assert_allclose(found, beside(rows.numpy(), given, along), rtol=1e-7, atol=1e-12)
+
+
+def beside(rows: Array, target: Array, third: Array) -> Array:
+    """Information of channels with a target, each less its line through `third`, `(channels,)`."""
+    line = np.stack([np.ones_like(third), third], 1)
+    left = [v - line @ np.linalg.lstsq(line, v, rcond=None)[0] for v in (*rows.T, target)]
+    rho = np.corrcoef(left)[-1, :-1]
+    found: Array = -0.5 * np.log(1 - np.square(rho))
+    return found
+
+
 def test_options_that_are_none_are_refused():
     for options, says in (
         ({"target": "logit_margn"}, r"did you mean 'logit_margin'"),
@@ -227,6 +252,10 @@ def test_options_that_are_none_are_refused():
             Lens.from_name("synergy_continuous_target", **options)
     with pytest.raises(InvalidValueError, match="which reference='pc1' does not look at"):
         Lens.from_name("mi_gaussian", reference="pc1", target="logit_pc1")
+    with pytest.raises(InvalidValueError, match="but given=1 are columns of the batch's targets"):
+        Lens.from_name("conditional_mutual_information", given=1, target="logit_pc1")
+    with pytest.raises(InvalidValueError, match=r"did you mean 'logit_margin'"):
+        Lens.from_name("pid_shared", target="logit_margn")
     with pytest.raises(InvalidValueError, match=r"unknown target 'logit_pc1'.*one of targets"):
         Read("output", CrossMoments, target="logit_pc1")
 

@@ -233,3 +233,36 @@ def test_the_variable_of_mlflow_is_set_for_a_moment(monkeypatch):
         with _files_allowed():
             assert os.environ[_ALLOWED] == (before or "true")
         assert os.environ.get(_ALLOWED) == before
+
+
+def test_numbers_of_later_stages_are_those_of_their_tables(tmp_path):
+    folder = RunFolder(tmp_path)
+    (tmp_path / "results").mkdir()
+    write = {
+        "pruning.csv": "strategy,mode,seed,amount,tuned,split,accuracy\n"
+        "mag,low,,0.5,False,test,0.75\nmag,low,,0.5,True,test,0.8\n"
+        "mag,low,,0.5,False,validation,0.1\n"
+        "random,random,0,0.5,False,test,0.2\nrandom,random,1,0.5,False,test,0.4\n",
+        "cluster_layers.csv": "layer,silhouette,p_value,verdict\na,0.5,0.25,none\nb,0.25,,none\n",
+        "supernodes.csv": "layer,core\na,3\n",
+        "causal.csv": "check,estimate,value,source,target\nx,gap,0.5,,\nhalo,p,0.25,a,b\nx,n,,,\n",
+        "evaluation.json": '{"accuracy": 0.5, "note": "text", "exact": true}',
+    }
+    for name, text in write.items():
+        (tmp_path / "results" / name).write_text(text)
+    found = {name: list(numbers_of(folder, f"results/{name}")) for name in write}
+    ((pruned, step),) = found["pruning.csv"]
+    assert step == 50 and pruned == pytest.approx(
+        {
+            "pruned/mag/low/accuracy": 0.75,
+            "pruned/mag/low/tuned/accuracy": 0.8,
+            "pruned/random/random/accuracy": 0.3,
+        }
+    )
+    assert found["cluster_layers.csv"] == [
+        ({"clusters/silhouette": 0.5, "clusters/p_value": 0.25}, 0),
+        ({"clusters/silhouette": 0.25}, 1),
+    ]
+    assert found["supernodes.csv"] == [({"supernodes/core": 3.0}, 0)]
+    assert found["causal.csv"] == [({"causal/x/gap": 0.5, "causal/halo/a/b/p": 0.25}, 0)]
+    assert found["evaluation.json"][0][0]["evaluation/accuracy"] == 0.5

@@ -13,6 +13,7 @@ from nodelens.experiments.artifacts import (
     RANK_CORRELATION,
     RunResults,
 )
+from nodelens.experiments.sections import read_sections
 from nodelens.experiments.stage import Run, Stage
 from nodelens.report import Evidence, find
 from nodelens.result import LensResult
@@ -28,7 +29,7 @@ class AnalysisStage(Stage):
 
     name = "analysis"
     needs = ("data", "network", "measure", "sensitivity")
-    code = ("report", "experiments/stages/analysis.py", "experiments/chapters")
+    code = ("report", "experiments/stages/analysis.py")
     derived = True
     collects = True
 
@@ -72,8 +73,7 @@ class AnalysisStage(Stage):
                 sensitivity=results.sensitivity,
             )
         )
-        chapters = [told for stage in run.stages if (told := stage.chapter(results)) is not None]
-        findings = findings.with_chapters(chapters)
+        findings = findings.with_sections(list(read_sections(run.folder).values()))
         run.folder.write_json(FINDINGS, asdict(findings))
         return f"{len(findings.sentences)} findings"
 

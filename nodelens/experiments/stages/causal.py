@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -29,17 +29,14 @@ from nodelens.experiments.artifacts import (
     RECEIVERS,
     SCORES,
     VALIDATION,
-    RunResults,
 )
+from nodelens.experiments.causal_section import leave_causal_section
 from nodelens.experiments.record import key_of
-from nodelens.experiments.stage import Drawing, Run, Stage
+from nodelens.experiments.stage import Run, Stage
 from nodelens.experiments.stages.clusters import check_score
 from nodelens.model import ModelWrapper
 from nodelens.model.fingerprint import model_fingerprint
 from nodelens.result import LensResult
-
-if TYPE_CHECKING:
-    from nodelens.report import Chapter
 
 __all__ = ["CausalStage"]
 
@@ -64,7 +61,14 @@ class CausalStage(Stage):
 
     name = "causal"
     needs = ("data", "network", "measure", "clustering", "halos")
-    code = ("data", "model", "interventions", "analysis/causal", "experiments/stages/causal.py")
+    code = (
+        "data",
+        "model",
+        "interventions",
+        "analysis/causal",
+        "experiments/causal_section.py",
+        "experiments/stages/causal.py",
+    )
 
     def check(self, run: Run) -> None:
         given = _section(run.config)
@@ -107,7 +111,9 @@ class CausalStage(Stage):
             watch = lambda n, _, before=before: run.advance(min(before + n, total), total)  # noqa: E731
             found = task.run({"model": model, "batches": batches, "path": path, "progress": watch})
             done += task.evaluations
-            told = pd.DataFrame(list(found.rows)).assign(**task.about)
+            # `score` is what the score is called, `value` what the channel has.
+            told = pd.DataFrame(list(found.rows)).rename(columns={"score": "value"})
+            told = told.assign(**task.about)
             tables.setdefault(task.table, []).append(told)
             estimates += [
                 {"check": found.name, **task.about, "estimate": name, **vars(estimate)}
@@ -116,21 +122,12 @@ class CausalStage(Stage):
         for name, parts in tables.items():
             run.folder.write_table(name, pd.concat(parts, ignore_index=True))
         run.folder.write_table(CAUSAL, pd.DataFrame(estimates))
+        leave_causal_section(run, self.name)
         return f"{len(tasks)} checks, {total:,} evaluations on {len(_rows(run)):,} validation rows"
 
     def tidy(self, run: Run) -> None:
         for left in run.folder.root.glob(_RECORD.format("*")):
             left.unlink(missing_ok=True)
-
-    def drawings(self, results: RunResults) -> Sequence[Drawing]:
-        from nodelens.experiments.chapters.causal import drawings
-
-        return drawings(results)
-
-    def chapter(self, results: RunResults) -> Chapter | None:
-        from nodelens.experiments.chapters.causal import chapter
-
-        return chapter(results)
 
 
 def _rows(run: Run) -> TensorDataset:

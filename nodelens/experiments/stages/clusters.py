@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -24,16 +24,13 @@ from nodelens.experiments.artifacts import (
     CLUSTER_WORTH,
     CLUSTERS,
     SCORES,
-    RunResults,
 )
+from nodelens.experiments.cluster_section import leave_cluster_section
 from nodelens.experiments.lenses import build_lens, gives_score
-from nodelens.experiments.stage import Drawing, Run, Stage
+from nodelens.experiments.stage import Run, Stage
 from nodelens.experiments.stages.sensitivity import hidden_layers
 from nodelens.model import ModelWrapper
 from nodelens.result import LensResult
-
-if TYPE_CHECKING:
-    from nodelens.report import Chapter
 
 __all__ = ["NONE", "STRUCTURE", "UNTESTED", "ClusteringStage", "adjusted", "check_score"]
 
@@ -47,7 +44,12 @@ class ClusteringStage(Stage):
 
     name = "clustering"
     needs = ("data", "network", "measure")
-    code = ("analysis/clustering", "analysis/arrays.py", "experiments/stages/clusters.py")
+    code = (
+        "analysis/clustering",
+        "analysis/arrays.py",
+        "experiments/cluster_section.py",
+        "experiments/stages/clusters.py",
+    )
 
     def check(self, run: Run) -> None:
         for key in (*_METRICS, "importance"):
@@ -90,21 +92,12 @@ class ClusteringStage(Stage):
             run.folder.write_table(CLUSTER_WORTH, _worth(name, metrics, found))
         if _section(run.config).ablations:
             run.folder.write_table(CLUSTER_ABLATIONS, _ablations(run, metrics))
+        leave_cluster_section(run, self.name)
         there = int((table["verdict"] == STRUCTURE).sum())
         tested = "not tested against noise"
         if (table["verdict"] != UNTESTED).all():
             tested = f"{there} of {len(found)} layers tighter than noise"
         return f"{sum(len(one.labels) for one in found):,} channels, {tested}"
-
-    def drawings(self, results: RunResults) -> Sequence[Drawing]:
-        from nodelens.experiments.chapters.clusters import drawings
-
-        return drawings(results)
-
-    def chapter(self, results: RunResults) -> Chapter | None:
-        from nodelens.experiments.chapters.clusters import chapter
-
-        return chapter(results)
 
 
 def check_score(config: Config, path: tuple[str | int, ...], score: str | None) -> None:

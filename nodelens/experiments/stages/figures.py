@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nodelens import figures
 from nodelens.configs import Config
 from nodelens.experiments.artifacts import FIGURES, RunResults
-from nodelens.experiments.drawing import formats_of
+from nodelens.experiments.drawing import file_name, formats_of
 from nodelens.experiments.drawing import save_figure as _save
 from nodelens.experiments.stage import Run, Stage
 from nodelens.result import LensResult
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FigureStage"]
 
-_LONGEST = 80
 _PROFILES = 4
 """So many scores have violins, which take longer than histograms."""
 _MODES = {"low": "lowest first", "high": "highest first"}
@@ -35,7 +32,6 @@ class FigureStage(Stage):
     code = (
         "figures",
         "experiments/drawing.py",
-        "experiments/chapters",
         "experiments/stages/figures.py",
     )
     derived = True
@@ -52,13 +48,7 @@ class FigureStage(Stage):
 
     def run(self, run: Run) -> str:
         results = RunResults(run.folder.root)
-        told = [
-            (_entry(_slug(drawing.name), stage.name, drawing.alt), drawing.draw)
-            for stage in run.stages
-            for drawing in stage.drawings(results)
-        ]
         drawings = [
-            *told,
             *_curves(results),
             *_tables(results),
             *_profiles(results, run.config),
@@ -116,7 +106,7 @@ def _profiles(results: RunResults, config: Config) -> list[Drawing]:
     for name in chosen:
         values, unit = _by_channel(scores, name), scores.units.get(name, "")
         draw = partial(figures.plot_violin, values, name=name, unit=unit)
-        entry = _entry(f"violin_{_slug(name)}", "violin", f"Violins of {name} by layer.")
+        entry = _entry(f"violin_{file_name(name)}", "violin", f"Violins of {name} by layer.")
         drawings.append((entry, draw))
     ranks = tables.loc[[name for name in chosen if name in tables.index]]
     if ranks.notna().to_numpy().any() and len(ranks.columns) > 1:
@@ -141,19 +131,12 @@ def _histograms(results: RunResults) -> list[Drawing]:
             continue
         unit = scores.units.get(name, "")
         draw = partial(figures.plot_score_histogram, values, name=name, unit=unit)
-        entry = _entry(f"histogram_{_slug(name)}", "histogram", f"Histogram of {name} by layer.")
+        entry = _entry(
+            f"histogram_{file_name(name)}", "histogram", f"Histogram of {name} by layer."
+        )
         drawings.append((entry, draw))
     return drawings
 
 
 def _entry(file: str, kind: str, alt: str) -> dict[str, str]:
     return {"name": file, "file": f"figures/{file}", "kind": kind, "alt": alt}
-
-
-def _slug(name: str) -> str:
-    """Return a score's name as part of a file name; a plugin may call its scores anything."""
-    plain = re.sub(r"[^A-Za-z0-9._=-]+", "_", name)[:_LONGEST]
-    if plain == name:
-        return name
-    # Two names that differ in what a file name cannot have must not share a file.
-    return f"{plain}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"

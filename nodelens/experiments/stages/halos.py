@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -19,18 +19,15 @@ from nodelens.experiments.artifacts import (
     HALOS,
     INFLUENCE,
     SCORES,
-    RunResults,
 )
-from nodelens.experiments.stage import Drawing, Run, Stage
+from nodelens.experiments.halo_section import leave_halo_section
+from nodelens.experiments.stage import Run, Stage
 from nodelens.experiments.stages.clusters import adjusted
 from nodelens.metrics import MetricLens
 from nodelens.model import Layer, ModelWrapper
 from nodelens.pruning.links import Link, find_links
 from nodelens.result import LensResult
 from nodelens.statistics import Moments, Read, Weights
-
-if TYPE_CHECKING:
-    from nodelens.report import Chapter
 
 __all__ = ["HaloStage", "link_key"]
 
@@ -75,6 +72,7 @@ class HaloStage(Stage):
         "analysis/clustering",
         "pruning/groups.py",
         "pruning/links.py",
+        "experiments/halo_section.py",
         "experiments/stages/halos.py",
     )
 
@@ -115,18 +113,9 @@ class HaloStage(Stage):
         flow["p_adjusted"] = adjusted(flow["p_value"])
         for name, table in {HALO_CHANNELS: halos, HALOS: tested, FLOW: flow}.items():
             run.folder.write_table(name, table)
+        leave_halo_section(run, self.name)
         beyond = int((tested["p_adjusted"] <= 0.05).sum())
         return f"{beyond} of {len(tested)} halos stronger than of sources drawn at random"
-
-    def drawings(self, results: RunResults) -> Sequence[Drawing]:
-        from nodelens.experiments.chapters.halos import drawings
-
-        return drawings(results)
-
-    def chapter(self, results: RunResults) -> Chapter | None:
-        from nodelens.experiments.chapters.halos import chapter
-
-        return chapter(results)
 
 
 def link_key(link: Link) -> str:

@@ -14,7 +14,7 @@ from nodelens.experiments.orders import Order, code_of, orders, section_of
 from nodelens.experiments.paired import interval
 from nodelens.experiments.provenance import package_code, source_code
 from nodelens.experiments.pruned import Mask, Pruner
-from nodelens.experiments.pruning_section import leave_section
+from nodelens.experiments.pruning_section import leave_pruning_section
 from nodelens.experiments.shrunk import check_cuttable, chosen, save_smallest
 from nodelens.experiments.stage import Run, Stage
 from nodelens.experiments.stages.evaluation import EvaluationStage
@@ -112,7 +112,7 @@ class PruningStage(Stage):
         if best is not None:
             about["shrunk"] = save_smallest(run, pruner, best)
         run.folder.write_json(PRUNING_PROTOCOL, about)
-        leave_section(run, self.name, table, about)
+        leave_pruning_section(run, self.name, table, about)
         return _told(run, found, table)
 
     def tidy(self, run: Run) -> None:

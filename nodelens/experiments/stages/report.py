@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,6 @@ class ReportStage(Stage):
     code = (
         "report",
         "figures/style.py",
-        "experiments/chapters",
         "experiments/sections.py",
         "experiments/stages/report.py",
     )
@@ -67,7 +65,7 @@ class ReportStage(Stage):
         return "Every number on the page is read from the files of this run."
 
     def run(self, run: Run) -> str:
-        page = build_page(run.config, run.folder, run.stages)
+        page = build_page(run.config, run.folder)
         run.folder.write_text(REPORT, render_page(page))
         run.folder.write_text(REPORT_MARKDOWN, render_markdown(page))
         run.folder.write_json(REPORT_JSON, report_data(page))
@@ -75,10 +73,10 @@ class ReportStage(Stage):
         return f"{REPORT}, one page of {size / 1e6:.1f} MB"
 
 
-def build_page(config: Config, folder: RunFolder, made_by: Sequence[Stage] = ()) -> Page:
-    """Return what the report of a run shows, read from its files; stages tell their chapters."""
+def build_page(config: Config, folder: RunFolder) -> Page:
+    """Return what the report of a run shows, read from its files."""
     results = RunResults(folder.root)
-    pictures = _pictures(folder, [stage.name for stage in made_by])
+    pictures = _pictures(folder)
     scores = results.scores
     means = results.layer_means
     provenance = results.provenance
@@ -95,14 +93,7 @@ def build_page(config: Config, folder: RunFolder, made_by: Sequence[Stage] = ())
         correlation=next(iter(pictures["correlation"]), None),
         channels=channel_data(channels.head(most), scores.units, tested),
         omitted=max(0, len(channels) - most),
-        parts=[
-            *(
-                chapter.part(pictures.get(stage.name, []))
-                for stage in made_by
-                if (chapter := stage.chapter(results)) is not None
-            ),
-            *shown_sections(folder),
-        ],
+        parts=shown_sections(folder),
         accuracies=_accuracies(results.sensitivity),
         layer_means=Table(
             ["score", "unit", *means.columns],
@@ -127,9 +118,9 @@ def build_page(config: Config, folder: RunFolder, made_by: Sequence[Stage] = ())
     )
 
 
-def _pictures(folder: RunFolder, stages: Iterable[str]) -> dict[str, list[Figure]]:
-    """Return the figures by kind; those of a stage's chapter are of the kind it is called."""
-    kinds = ("curve", "heatmap", "correlation", "depth", *stages)
+def _pictures(folder: RunFolder) -> dict[str, list[Figure]]:
+    """Return the figures by kind."""
+    kinds = ("curve", "heatmap", "correlation", "depth")
     found: dict[str, list[Figure]] = {kind: [] for kind in kinds}
     for entry in folder.read_json(FIGURES):
         # The page draws the spread of scores itself, of any score in any layer.

@@ -20,22 +20,21 @@ from nodelens.analysis.supernodes import (
 )
 from nodelens.configs import Config
 from nodelens.errors import InvalidValueError
-from nodelens.experiments.artifacts import RunResults
-from nodelens.experiments.drawing import save_figure
+from nodelens.experiments.artifacts import SUPERNODES, RunResults
 from nodelens.experiments.lenses import build_lens, gives_score
+from nodelens.experiments.sections import Drawing, leave_section
 from nodelens.experiments.stage import Run, Stage
 from nodelens.metrics.formulas import information_with_core, scar_conn, scar_prot
 from nodelens.model import ModelWrapper
 from nodelens.model.layers import weight_rows
 from nodelens.pruning.signals import core_first, core_moments
-from nodelens.report import Section, SectionFigure, SectionNumber, SectionTable, section_file
+from nodelens.report import SectionNumber, SectionTable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["SupernodeStage"]
 
-LAYERS = "results/supernodes.csv"
 OVERLAP = "results/supernode_overlap.csv"
 UNITS = "results/supernode_units.csv"
 SHARES = (0.01, 0.05, 0.1)
@@ -87,7 +86,7 @@ class SupernodeStage(Stage):
             for name, found in scores.items()
         }
         layers = pd.DataFrame([_layer(name, scores[name], units[name]) for name in scores])
-        run.folder.write_table(LAYERS, layers)
+        run.folder.write_table(SUPERNODES, layers)
         run.folder.write_table(
             UNITS, pd.concat([table.assign(layer=name) for name, table in units.items()])
         )
@@ -218,19 +217,18 @@ def _report(run: Run, stage: str, layers: pd.DataFrame, scores: Layers) -> None:
         column: dict(zip(layers["layer"], layers[column], strict=True))
         for column in (f"top {share:.0%}" for share in SHARES)
     }
-    pictures = {
-        "supernode_concentration": (draw, f"Share of {given.score} that the top units hold."),
-        "supernode_depth": (
-            partial(figures.plot_depth, lines, name="share held"),
-            f"Share of {given.score} held by the top units of every block, by depth.",
+    depth = partial(figures.plot_depth, lines, name="share held")
+    drawings = [
+        Drawing(
+            "supernode_concentration", f"Share of {given.score} that the top units hold.", draw
         ),
-    }
-    shown = [
-        SectionFigure(file=f"figures/{n}", alt=alt, width=save_figure(run, f"figures/{n}", drawn))
-        for n, (drawn, alt) in pictures.items()
+        Drawing(
+            "supernode_depth",
+            f"Share of {given.score} held by the top units of every block, by depth.",
+            depth,
+        ),
     ]
-    section = Section(**_said(layers, given.score), figures=tuple(shown))
-    run.folder.write_json(section_file(stage), section.to_plain())
+    leave_section(run, stage, drawings, **_said(layers, given.score))
 
 
 def _said(layers: pd.DataFrame, score: str) -> dict[str, Any]:
@@ -247,7 +245,7 @@ def _said(layers: pd.DataFrame, score: str) -> dict[str, Any]:
         "answers": "matter",
         "numbers": (SectionNumber(value=f"{middle:.0%}", label=f"of {score} in the top 1%"),),
         "tables": (
-            SectionTable(file=LAYERS, title="Blocks"),
+            SectionTable(file=SUPERNODES, title="Blocks"),
             SectionTable(file=OVERLAP, title="Overlap with other scores"),
         ),
         "channels": UNITS,

@@ -170,7 +170,11 @@ class OfStatistics(Strategy):
         return super().scores(wrapper, batches, layers=layers, pattern=pattern, **options)
 
     def _coverable(self, model: ModelWrapper) -> list[str]:
-        names = [name for name in prunable(model) if self.covers(located(model, name))]
+        names = [
+            name
+            for name in prunable(model, heads=self.of_heads)
+            if self.covers(located(model, name))
+        ]
         if not names:
             kind = type(model.module).__name__
             raise IncompatibleModelError(f"it can score no layer of this {kind}")

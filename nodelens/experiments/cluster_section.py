@@ -16,58 +16,30 @@ from nodelens.experiments.artifacts import (
     CLUSTERS,
     RunResults,
 )
-from nodelens.experiments.stage import Drawing
-from nodelens.report import Chapter, Table
+from nodelens.experiments.sections import Drawing, leave_section
+from nodelens.experiments.stage import Run
+from nodelens.report import SectionTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["chapter", "drawings", "listed", "number", "p_text", "unstructured"]
+__all__ = ["leave_cluster_section", "listed", "p_text", "unstructured"]
 
 _STEADY = 0.8
+_TABLES = {
+    CLUSTER_LAYERS: "The clusters by layer",
+    CENTROIDS: "The centroids, in standard deviations",
+    CLUSTER_ABLATIONS: "Clusters with fewer metrics",
+}
+_SPACE = 3
+"""Features of a cloud that is drawn in three dimensions."""
 
 
-def drawings(results: RunResults) -> list[Drawing]:
-    """Return a figure a layer: its channels in the two metrics that the types differ in most."""
-    clusters, layers = results.table(CLUSTERS), results.table(CLUSTER_LAYERS)
-    if clusters is None or layers is None:
-        return []
-    return [
-        Drawing(f"clusters_{row.layer}", _alt(row), partial(_draw, clusters, row))
-        for row in layers.itertuples()
-    ]
-
-
-def _draw(clusters: pd.DataFrame, row: Any) -> Axes:
-    mine = clusters[clusters["layer"] == row.layer]
-    features = list(mine.columns[4:])
-    ax = figures.plot_clusters(
-        mine[features].to_numpy(),
-        list(mine["type"]),
-        features=features,
-        axes=(0, min(1, len(features) - 1)),
-        p_value=None if pd.isna(row.p_adjusted) else row.p_adjusted,
-    )
-    return ax
-
-
-def _alt(row: Any) -> str:
-    if row.verdict == "not tested":
-        return f"`{row.layer}`: not compared with noise."
-    found = "clusters tighter than noise" if row.verdict == "structure" else "no structure"
-    return f"`{row.layer}`: {found} ({p_text(row.p_adjusted)})."
-
-
-def chapter(results: RunResults) -> Chapter | None:
-    """Return what is told of the clusters: first whether noise gives as much."""
-    layers = results.table(CLUSTER_LAYERS)
-    if layers is None:
-        return None
-    tables = {"The clusters by layer": _layers(layers)}
-    if (centroids := results.table(CENTROIDS)) is not None:
-        tables["The centroids, in standard deviations"] = _table(centroids)
-    if (ablated := results.table(CLUSTER_ABLATIONS)) is not None:
-        tables["Clusters with fewer metrics"] = _ablations(ablated)
+def leave_cluster_section(run: Run, stage: str) -> None:
+    """Write what the report says of the clusters: first whether noise gives as much."""
+    results = RunResults(run.folder.root)
+    clusters, layers = (run.folder.read_table(name) for name in (CLUSTERS, CLUSTER_LAYERS))
+    ablated = results.table(CLUSTER_ABLATIONS) if CLUSTER_ABLATIONS in run.folder.written else None
     said = [
         _none(layers),
         _worthless(layers),
@@ -76,18 +48,71 @@ def chapter(results: RunResults) -> Chapter | None:
         _worth(results),
         _needed(ablated),
     ]
-    return Chapter(
-        name="clustering",
+    leave_section(
+        run,
+        stage,
+        _drawings(clusters, layers),
         title="Kinds of channels",
-        headline=_headline(layers),
-        sentences=[sentence for sentence in said if sentence],
+        sentence=f"{_headline(layers)}.",
+        findings=tuple(filter(None, said)),
+        tables=tuple(
+            SectionTable(file=file, title=title)
+            for file, title in _TABLES.items()
+            if file in run.folder.written
+        ),
+        channels=CLUSTERS,
         how=(
             "A mark a channel, in units of standard deviations over its layer. K-means finds"
             " clusters in anything: where a layer has no structure, the types are a way of cutting"
             " a cloud, and what is said of them further down is said of parts of it."
         ),
-        tables=tables,
     )
+
+
+def _drawings(clusters: pd.DataFrame, layers: pd.DataFrame) -> list[Drawing]:
+    """Return shares of types, the channels of every layer, and violins of types."""
+    types = {str(name): list(rows["type"]) for name, rows in clusters.groupby("layer", sort=False)}
+    alt = "Share of each type among the channels of every hidden layer."
+    found = [Drawing("type_shares", alt, partial(figures.plot_type_shares, types))]
+    for row in layers.itertuples():
+        mine = clusters[clusters["layer"] == row.layer]
+        found.append(Drawing(f"clusters_{row.layer}", _alt(row), partial(_draw, mine, row)))
+        if len(mine.columns[4:]) == _SPACE:
+            alt = f"The channels of `{row.layer}` in all three metrics."
+            draw = partial(_draw, mine, row, solid=True)
+            found.append(Drawing(f"clusters_3d_{row.layer}", alt, draw))
+    for feature in clusters.columns[4:]:
+        values = {
+            str(name): rows[feature].to_numpy()
+            for name, rows in clusters.groupby("type", sort=False)
+        }
+        alt = f"{feature} of the channels of every type, z-scored over their layers."
+        draw = partial(_draw_violins, values, feature)
+        found.append(Drawing(f"types_{feature}", alt, draw))
+    return found
+
+
+def _draw_violins(values: Any, feature: str) -> Axes:
+    ax = figures.plot_violin(values, name=feature, unit="z")
+    ax.set_xlabel("type of channel")
+    return ax
+
+
+def _draw(mine: pd.DataFrame, row: Any, solid: bool = False) -> Axes:
+    features = list(mine.columns[4:])
+    points, types = mine[features].to_numpy(), list(mine["type"])
+    p_value = None if pd.isna(row.p_adjusted) else row.p_adjusted
+    if solid:
+        return figures.plot_clusters_3d(points, types, features=features, p_value=p_value)
+    axes = (0, min(1, len(features) - 1))
+    return figures.plot_clusters(points, types, features=features, axes=axes, p_value=p_value)
+
+
+def _alt(row: Any) -> str:
+    if row.verdict == "not tested":
+        return f"`{row.layer}`: not compared with noise."
+    found = "clusters tighter than noise" if row.verdict == "structure" else "no structure"
+    return f"`{row.layer}`: {found} ({p_text(row.p_adjusted)})."
 
 
 def unstructured(results: RunResults) -> list[str]:
@@ -107,11 +132,6 @@ def listed(names: list[str]) -> str:
 def p_text(value: Any) -> str:
     """Return a p-value as it stands in prose, never broken over two lines."""
     return f"p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{value:.2g}"
-
-
-def number(value: Any, digits: int = 2) -> str:
-    """Return a number as it is read, nothing for a missing one."""
-    return "" if value is None or pd.isna(value) else f"{value:.{digits}f}"
 
 
 def _headline(layers: pd.DataFrame) -> str:
@@ -188,40 +208,3 @@ def _needed(ablated: pd.DataFrame | None) -> str:
         f"Of fewer metrics `{best}` gives the clusters most alike to those of all three (adjusted"
         f" Rand index {means[best]:.2f}, mean over layers)."
     )
-
-
-def _layers(layers: pd.DataFrame) -> Table:
-    shown = {
-        "layer": "layer",
-        "verdict": "verdict",
-        "p_adjusted": "p, adjusted",
-        "silhouette": "silhouette",
-        "within": "within",
-        "within_noise": "within, noise",
-        "stability": "stability",
-        "gap_clusters": "clusters by gap",
-        **{kind: kind for kind in ("critical", "redundant", "synergistic", "background")},
-    }
-    rows = [[_cell(row[key]) for key in shown] for _, row in layers.iterrows()]
-    return Table(list(shown.values()), rows)
-
-
-def _table(table: pd.DataFrame) -> Table:
-    rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-    return Table(list(table.columns), rows)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, (str, bool)):
-        return str(value)
-    if pd.isna(value):
-        return ""
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _ablations(ablated: pd.DataFrame) -> Table:
-    """Return agreement with all three metrics, layers (row) by features (column)."""
-    wide = ablated.pivot_table(index="layer", columns="features", values="ari", sort=False)
-    named = zip(wide.index, wide.to_numpy(), strict=True)
-    rows = [[str(layer), *(number(value) for value in row)] for layer, row in named]
-    return Table(["adjusted Rand index", *map(str, wide.columns)], rows)

@@ -7,26 +7,45 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from nodelens.experiments.artifacts import CASCADE, CAUSAL, RunResults
-from nodelens.experiments.chapters.clusters import listed, p_text, unstructured
-from nodelens.experiments.stage import Drawing
+from nodelens import figures
+from nodelens.experiments.artifacts import CAUSAL, VALIDATION, RunResults
+from nodelens.experiments.cluster_section import listed, p_text, unstructured
+from nodelens.experiments.sections import Drawing, leave_section
+from nodelens.experiments.stage import Run
 from nodelens.figures.intervals import plot_intervals
 from nodelens.figures.style import paper_axes
-from nodelens.report import Chapter, Table
+from nodelens.report import SectionTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["chapter", "drawings"]
+__all__ = ["leave_causal_section"]
 
 _HALO = ("gap", "interaction_gap")
 
 
-def drawings(results: RunResults) -> list[Drawing]:
+def leave_causal_section(run: Run, stage: str) -> None:
+    """Write what the report says of the causal checks."""
+    results, causal = RunResults(run.folder.root), run.folder.read_table(CAUSAL)
+    said = [_types(causal), *_halos(causal), _receivers(causal), _scores(causal), _caution(results)]
+    leave_section(
+        run,
+        stage,
+        [*_drawings(causal), *_damages(run)],
+        title="What they are worth",
+        sentence=f"{_headline(causal)}.",
+        findings=tuple(filter(None, said)),
+        tables=(SectionTable(file=CAUSAL, title="Every estimate, with its 95% interval"),),
+        how=(
+            "The rise in the mean loss, in nats, of validation rows. A point right of 0 costs more"
+            " than as many random channels of the same layers; an interval that holds 0 says that"
+            " the draws do not tell."
+        ),
+    )
+
+
+def _drawings(causal: pd.DataFrame) -> list[Drawing]:
     """Return what types cost above their controls, and halos above theirs."""
-    causal = results.table(CAUSAL)
-    if causal is None:
-        return []
     cost = causal[(causal["check"] == "matched_cascade") & _starts(causal, "excess.")]
     alt = "Rise in the loss above as many random channels of the same layers, by type and number."
     found = [Drawing("cascade", alt, partial(_draw, cost, _type_and_number, "excess loss"))]
@@ -39,6 +58,20 @@ def drawings(results: RunResults) -> list[Drawing]:
         alt = "Rank correlation of each score with what silencing single channels costs."
         draw = partial(_draw, scores, lambda row: str(row.score), "Spearman's correlation")
         found.append(Drawing("ablation_validation", alt, draw))
+    return found
+
+
+def _damages(run: Run) -> list[Drawing]:
+    """Return what single channels cost against their scores, a figure a score."""
+    if VALIDATION not in run.folder.written:
+        return []
+    units, found = RunResults(run.folder.root).scores.units, []
+    for name, rows in run.folder.read_table(VALIDATION).groupby("score", sort=False):
+        table = rows.drop(columns="score").rename(columns={"value": "score"})
+        unit = units.get(str(name), "")
+        draw = partial(figures.plot_damage, table, name=str(name), unit=unit)
+        alt = f"What silencing a channel alone costs, against its {name}."
+        found.append(Drawing(f"damage_{name}", alt, draw))
     return found
 
 
@@ -61,26 +94,6 @@ def _type_and_number(row: Any) -> str:
 def _halo(row: Any) -> str:
     words = {"gap": "alone", "interaction_gap": "with its core"}
     return f"{row.target}, {words[row.estimate]}"
-
-
-def chapter(results: RunResults) -> Chapter | None:
-    """Return what is told of the causal checks."""
-    causal, cascade = results.table(CAUSAL), results.table(CASCADE)
-    if causal is None or cascade is None:
-        return None
-    said = [_types(causal), *_halos(causal), _receivers(causal), _scores(causal), _caution(results)]
-    return Chapter(
-        name="causal",
-        title="What they are worth",
-        headline=_headline(causal),
-        sentences=[sentence for sentence in said if sentence],
-        how=(
-            "The rise in the mean loss, in nats, of validation rows. A point right of 0 costs more"
-            " than as many random channels of the same layers; an interval that holds 0 says that"
-            " the draws do not tell."
-        ),
-        tables={"What types cost": _costs(causal), "The other checks": _others(causal)},
-    )
 
 
 def _overall(causal: pd.DataFrame) -> pd.DataFrame:
@@ -156,32 +169,3 @@ def _caution(results: RunResults) -> str:
     if not none:
         return ""
     return f"The cascade counts in {listed(none)}, where types are cut from a cloud."
-
-
-def _costs(causal: pd.DataFrame) -> Table:
-    mine = causal[causal["check"] == "matched_cascade"]
-    named = mine["estimate"].str.split(".", expand=True).set_axis(["what", "type", "n"], axis=1)
-    mine = mine.assign(**named).dropna(subset=["n"])
-    rows = []
-    for (kind, n), part in mine.groupby(["type", "n"], sort=False):
-        found = {row.what: row for row in part.itertuples()}
-        cells = [_shown(found[what]) for what in ("loss_change", "control", "excess")]
-        rows.append([f"{kind}, {n}", *cells])
-    return Table(["channels", "rise in loss", "of random ones", "excess"], rows)
-
-
-def _others(causal: pd.DataFrame) -> Table:
-    mine = causal[causal["check"] != "matched_cascade"]
-    rows = [[_name(row), str(row["estimate"]), _bounds(row)] for _, row in mine.iterrows()]
-    return Table(["check", "estimate", "value, 95% interval"], rows)
-
-
-def _name(row: pd.Series) -> str:
-    about = [str(row[k]) for k in ("score", "source", "target") if k in row and not pd.isna(row[k])]
-    return f"{row['check']}: {', '.join(about)}"
-
-
-def _bounds(row: pd.Series) -> str:
-    if row["low"] == row["high"]:
-        return f"{row['value']:.3g}".replace("-", "\N{MINUS SIGN}")
-    return _shown(row)

@@ -10,24 +10,61 @@ import pandas as pd
 from nodelens import figures
 from nodelens.analysis.clustering import TYPES
 from nodelens.experiments.artifacts import FLOW, HALO_CHANNELS, HALOS, RunResults
-from nodelens.experiments.chapters.clusters import listed, number, p_text, unstructured
-from nodelens.experiments.stage import Drawing
-from nodelens.report import Chapter, Table
+from nodelens.experiments.cluster_section import listed, p_text, unstructured
+from nodelens.experiments.sections import Drawing, leave_section
+from nodelens.experiments.stage import Run
+from nodelens.report import SectionTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["chapter", "drawings"]
+__all__ = ["leave_halo_section"]
 
 _LEVEL = 0.05
+_PROPERTIES = ("redundancy", "synergy")
 
 
-def drawings(results: RunResults) -> list[Drawing]:
+def leave_halo_section(run: Run, stage: str) -> None:
+    """Write what the report says of halos and flow."""
+    results = RunResults(run.folder.root)
+    halos, flow, channels = (run.folder.read_table(n) for n in (HALOS, FLOW, HALO_CHANNELS))
+    said = [_strongest(halos), _like(halos), _flow(flow), _caution(results)]
+    leave_section(
+        run,
+        stage,
+        [*_properties(halos), *_pairs(halos, flow, channels)],
+        title="Who listens to them",
+        sentence=f"{_headline(halos)}.",
+        findings=tuple(filter(None, said)),
+        tables=(
+            SectionTable(file=HALOS, title="The halos"),
+            SectionTable(file=FLOW, title="The flow between types"),
+        ),
+        how=(
+            "A halo always exists: it is the top of the next layer by the share of its input that"
+            " comes from a type. Read its p-value, and how far its share is above that of as many"
+            " sources drawn at random. Rows of a flow sum to 1; a large type expects a large share."
+        ),
+    )
+
+
+def _properties(halos: pd.DataFrame) -> list[Drawing]:
+    """Return the redundancy and the synergy of every halo, beside the rest of its layer."""
+    named = {"target": "layer_name", "type": "source_cluster", "channels": "halo_size"}
+    others = {f"{name}_others": f"other_{name}" for name in _PROPERTIES}
+    found = list(halos.rename(columns=named | others).itertuples(index=False))
+    return [
+        Drawing(
+            f"halo_{name}",
+            f"Mean {name} of every halo and of the rest of its layer.",
+            partial(figures.plot_halo_properties, found, measure=name),
+        )
+        for name in _PROPERTIES
+    ]
+
+
+def _pairs(halos: pd.DataFrame, flow: pd.DataFrame, channels: pd.DataFrame) -> list[Drawing]:
     """Return the flow between types, and the strongest halo, of every two layers."""
-    halos, flow = results.table(HALOS), results.table(FLOW)
-    channels = results.table(HALO_CHANNELS)
-    if halos is None or flow is None or channels is None:
-        return []
     found = []
     for (source, target), rows in flow.groupby(["source", "target"], sort=False):
         alt = f"Influence from each type of `{source}` by type of `{target}`."
@@ -74,26 +111,6 @@ def _draw_halo(channels: pd.DataFrame, row: Any) -> Axes:
     )
 
 
-def chapter(results: RunResults) -> Chapter | None:
-    """Return what is told of halos and flow."""
-    halos, flow = results.table(HALOS), results.table(FLOW)
-    if halos is None or flow is None:
-        return None
-    said = [_strongest(halos), _like(halos), _flow(flow), _caution(results)]
-    return Chapter(
-        name="halos",
-        title="Who listens to them",
-        headline=_headline(halos),
-        sentences=[sentence for sentence in said if sentence],
-        how=(
-            "A halo always exists: it is the top of the next layer by the share of its input that"
-            " comes from a type. Read its p-value, and how far its share is above that of as many"
-            " sources drawn at random. Rows of a flow sum to 1; a large type expects a large share."
-        ),
-        tables={"The halos": _halos(halos), "The flow between types": _flows(flow)},
-    )
-
-
 def _headline(halos: pd.DataFrame) -> str:
     strong = int((halos["p_adjusted"] <= _LEVEL).sum())
     if not strong:
@@ -113,7 +130,7 @@ def _strongest(halos: pd.DataFrame) -> str:
 
 
 def _like(halos: pd.DataFrame) -> str:
-    counts = [int((halos[f"{name}_p"] <= _LEVEL).sum()) for name in ("redundancy", "synergy")]
+    counts = [int((halos[f"{name}_p"] <= _LEVEL).sum()) for name in _PROPERTIES]
     return (
         f"{counts[0]} of {len(halos)} differ in redundancy from halos of random sources, and"
         f" {counts[1]} in synergy, at 5% each: by chance alone about {0.05 * len(halos):.1f} would."
@@ -137,39 +154,3 @@ def _caution(results: RunResults) -> str:
     if not none:
         return ""
     return f"Types of {listed(none)} are cut from a cloud without structure."
-
-
-def _halos(halos: pd.DataFrame) -> Table:
-    columns = {
-        "sources": "sources",
-        "channels": "in halo",
-        "share": "share",
-        "share_random": "share, random",
-        "z": "z",
-        "p_adjusted": "p, adjusted",
-        "redundancy": "redundancy",
-        "redundancy_others": "others",
-        "synergy": "synergy",
-        "synergy_others": "others ",
-    }
-    rows = [
-        [f"{row['type']} of {row['source']} in {row['target']}", *(_shown(row[k]) for k in columns)]
-        for _, row in halos.iterrows()
-    ]
-    return Table(["halo", *columns.values()], rows)
-
-
-def _flows(flow: pd.DataFrame) -> Table:
-    columns = ("share", "share_random", "per_unit", "z", "p_adjusted")
-    rows = [
-        [
-            f"{row['source_type']} of {row['source']} to {row['target_type']} of {row['target']}",
-            *(number(row[key]) for key in columns),
-        ]
-        for _, row in flow.iterrows()
-    ]
-    return Table(["flow", "share", "expected", "per channel", "z", "p, adjusted"], rows)
-
-
-def _shown(value: Any) -> str:
-    return str(value) if isinstance(value, int) else number(value)

@@ -1,0 +1,1 @@
+"""Values that published toolboxes give, recorded: the toolboxes themselves are not installed."""
