@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-__all__ = ["Progress", "watched"]
+__all__ = ["Progress", "announce", "watched"]
 
 Progress = Callable[[int, int], None]
 """Called with (batches done, rows seen)."""
@@ -34,6 +35,16 @@ def watched(
             progress(done + 1, rows())
     else:
         yield from _with_bar(remaining, skip, _length(batches), rows, what)
+
+
+def announce(text: str) -> None:
+    """Say what is about to start: in the log, and where a bar would show, on the terminal."""
+    from rich.console import Console
+
+    logging.getLogger(__name__).info(text)
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal or console.is_jupyter:
+        console.print(text)
 
 
 def _before_end(batches: Iterable[Any], ended: Callable[[], bool]) -> Iterator[Any]:

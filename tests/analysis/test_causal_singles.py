@@ -127,3 +127,14 @@ def test_errors_name_the_batch_as_they_do_alone():
     with pytest.raises(NonFiniteError, match=r"^batch 0: the loss of 17 predictions is nan"):
         measured_damage(model, parts, LESIONS[:7], value=values, progress=False)
     assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_how_many_evaluations_there_will_be_is_said_first(caplog: pytest.LogCaptureFixture):
+    said: list[int] = []
+    with caplog.at_level("INFO", logger="nodelens.progress"):
+        model = network()
+        model.register_forward_hook(lambda *_: said.append(len(caplog.messages)))
+        measured_damage(model, batches(), LESIONS[:2], at_once=1)
+    assert caplog.messages == ["2 evaluations of 30 rows, 1 known already"]
+    # Behind the intact model, before the two.
+    assert said.count(1) == 2 * len(batches())

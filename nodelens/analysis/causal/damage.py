@@ -15,7 +15,7 @@ from nodelens.analysis.causal.singles import Singles, chunked
 from nodelens.errors import InvalidValueError, NodeLensError
 from nodelens.interventions import Evaluation, evaluate
 from nodelens.model.wrapper import ModelWrapper, wrap
-from nodelens.progress import Progress, watched
+from nodelens.progress import Progress, announce, watched
 
 __all__ = ["measured_damage"]
 
@@ -61,6 +61,8 @@ def measured_damage(
     together, singles = chunked(missing, at_once), Singles(wrapper, parts, options)
     rows = int(sum(intact["rows"]))
     seen = [rows * len(known)]
+    if progress is True:
+        announce(f"{len(missing)} evaluations of {rows:,} rows, {len(known)} known already")
     for which in watched(
         known + missing, len(known), progress, lambda: seen[0], what="evaluations"
     ):

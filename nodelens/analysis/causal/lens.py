@@ -16,6 +16,7 @@ from nodelens.lens import Lens
 from nodelens.model.layers import check_finite, first_tensor
 from nodelens.model.loss import predict
 from nodelens.model.wrapper import ModelWrapper
+from nodelens.progress import announce
 from nodelens.statistics import Mean
 
 __all__ = ["CausalLens"]
@@ -60,7 +61,12 @@ class CausalLens(Lens):
         return wrapper
 
     def _lesions(self, stream: Any) -> list[Any]:
-        return list(stream.once("lesions", lambda: _each(self.check())))
+        def make() -> list[Any]:
+            announce(f"lens {self.name!r}: {self.evaluations} passes a batch")
+            return list(_each(self.check()))
+
+        lesions: list[Any] = stream.once("lesions", make)
+        return lesions
 
     def _intervene(self, model: ModelWrapper, **kwargs: Any) -> dict[str, Any]:
         return {"outputs": model.nnsight.output}
