@@ -137,4 +137,4 @@ def test_how_many_evaluations_there_will_be_is_said_first(caplog: pytest.LogCapt
         measured_damage(model, batches(), LESIONS[:2], at_once=1)
     assert caplog.messages == ["2 evaluations of 30 rows, 1 known already"]
     # Behind the intact model, before the two.
-    assert said.count(1) == 2 * len(batches())
+    assert said.count(0) == len(batches()) and said.count(1) >= 2 * len(batches())
