@@ -13,8 +13,7 @@ from nodelens import Lens, ModelWrapper
 from nodelens.data import Batch
 from nodelens.errors import InvalidValueError
 from nodelens.interventions import silenced_outputs, silencing
-from nodelens.model.layers import check_finite, first_tensor
-from nodelens.model.loss import is_causal, predict
+from nodelens.model.loss import finite_prediction, is_causal
 from nodelens.pruning import PruningConfig, Strategy, get_pruning_strategy
 from nodelens.pruning.config import check_amount
 from nodelens.pruning.registry import find_strategy
@@ -189,11 +188,7 @@ class PruningProbe(Lens):
         return {"model": measured}
 
     def _predicted(self, outputs: Any, batch: Batch, model: ModelWrapper) -> Any:
-        logits = getattr(outputs, "logits", None)
-        tensor = logits if isinstance(logits, Tensor) else first_tensor(outputs)
-        if tensor is not None:
-            check_finite(tensor.detach(), "model", "output")
-        return predict(outputs, batch, model.module, self.loss)
+        return finite_prediction(outputs, batch, model.module, self.loss)
 
     # Scores
 

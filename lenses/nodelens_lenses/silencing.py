@@ -17,8 +17,8 @@ from nodelens.interventions import (
     silenced_outputs,
     silencing,
 )
-from nodelens.model.layers import check_finite, first_tensor
-from nodelens.model.loss import predict
+from nodelens.model.layers import check_finite
+from nodelens.model.loss import logits_in, predict
 from nodelens.statistics import Mean
 
 __all__ = ["Ablation", "SingleChannelDamage"]
@@ -238,8 +238,7 @@ def _difference(dense: Any, changed: Any) -> dict[str, Mean]:
 
 
 def _main(outputs: Any) -> Tensor:
-    logits = getattr(outputs, "logits", None)
-    tensor = logits if isinstance(logits, Tensor) else first_tensor(outputs)
+    tensor = logits_in(outputs)
     if tensor is None:
         raise InvalidValueError(f"a {type(outputs).__name__} holds no tensor to compare")
     return tensor.detach()

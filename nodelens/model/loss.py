@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from nodelens.data.batches import Batch, Loss
 from nodelens.errors import MissingLossError, MissingTargetsError, NonFiniteError, nearest
-from nodelens.model.layers import at_least_float32, first_tensor
+from nodelens.model.layers import at_least_float32, check_finite, first_tensor
 
 __all__ = [
     "IGNORED",
@@ -19,6 +19,7 @@ __all__ = [
     "Prediction",
     "aligned_targets",
     "check_classes",
+    "finite_prediction",
     "logits_in",
     "pools_tokens",
     "predict",
@@ -116,6 +117,14 @@ def logits_in(outputs: Any) -> Tensor | None:
     """Return the logits among what a model gives out, else its first tensor."""
     logits = getattr(outputs, "logits", None)
     return logits if isinstance(logits, Tensor) else first_tensor(outputs)
+
+
+def finite_prediction(outputs: Any, batch: Batch, module: nn.Module, loss: Any) -> Prediction:
+    """Return what `predict` does; raises NonFiniteError where the outputs are not finite."""
+    tensor = logits_in(outputs)
+    if tensor is not None:
+        check_finite(tensor.detach(), "model", "output")
+    return predict(outputs, batch, module, loss)
 
 
 def aligned_targets(batch: Batch, module: nn.Module) -> Tensor | None:

@@ -13,8 +13,7 @@ from nodelens.analysis.causal.lesions import INTACT, Damage
 from nodelens.errors import InvalidValueError
 from nodelens.interventions import channel_indices, known_layers, silenced_outputs
 from nodelens.lens import Lens
-from nodelens.model.layers import check_finite, first_tensor
-from nodelens.model.loss import predict
+from nodelens.model.loss import finite_prediction
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.progress import announce
 from nodelens.statistics import Mean
@@ -86,11 +85,7 @@ class CausalLens(Lens):
         return {"model": measured}
 
     def _told(self, outputs: Any, batch: Any, model: ModelWrapper) -> Any:
-        logits = getattr(outputs, "logits", None)
-        tensor = logits if isinstance(logits, Tensor) else first_tensor(outputs)
-        if tensor is not None:
-            check_finite(tensor.detach(), "model", "output")
-        return predict(outputs, batch, model.module, self.loss)
+        return finite_prediction(outputs, batch, model.module, self.loss)
 
     def concluded(self, statistics: Any) -> CausalResult:
         """Return the whole result of the check from an aggregator's statistics."""
