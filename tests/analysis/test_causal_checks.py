@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from scipy.stats import spearmanr
 
+from nodelens import Lens
 from nodelens.analysis.causal import (
     AblationValidation,
     HitRateSweep,
@@ -237,3 +239,30 @@ def test_mistakes_are_named():
         halo_ablation(model, parts, {"units": [1]}, {"units": [1]}, {"units": [2]})
     with pytest.raises(ShapeError, match=r"synergy of shape \(2, 2\)"):
         pair_lesion(model, parts, {"units": np.eye(2)})
+
+
+def test_the_lens_of_receivers_streams_to_the_same_and_leaves_padding_out():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.ReLU(), torch.nn.Linear(6, 20))
+    model.double()
+    x = torch.randn(30, 4, 6, dtype=torch.float64)
+    influence = model[2].weight.detach()[:, 2].abs()
+    given = {"others": {"0": [0, 1, 3, 4, 5]}, "draws": 4, "resamples": 300}
+    wanted = halo_receivers(
+        model, [x.flatten(0, 1)], {"0": [2]}, "2", influence, **given, progress=False
+    )
+    lens = Lens.from_name(
+        "halo_receivers", source={"0": [2]}, receiver="2", influence=influence, **given
+    )
+    aggregator = lens.aggregator()
+    mask = torch.ones(30, 6, dtype=torch.bool)
+    mask[:, 4:] = False
+    padded = torch.cat([x, torch.randn(30, 2, 6, dtype=torch.float64)], 1)
+    parts = [(padded[rows], {"mask": mask[rows]}) for rows in (slice(0, 7), slice(7, 30))]
+    for measured in lens.analyse_batched(model, parts):
+        aggregator.update(measured)
+    found = lens.concluded(aggregator.statistics)
+    for name in ("spearman", "control", "gap"):
+        assert vars(found[name]) == pytest.approx(vars(wanted[name]), rel=1e-9)
+    pandas.testing.assert_frame_equal(found.to_pandas(), wanted.to_pandas(), rtol=1e-9)
+    assert float(aggregator.result()["model"]["gap"]) == pytest.approx(wanted["gap"].value)

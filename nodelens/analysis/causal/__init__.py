@@ -12,7 +12,7 @@ from nodelens.analysis.causal.lens import CausalLens
 from nodelens.analysis.causal.lesions import INTACT, Damage, Lesion, lesion
 from nodelens.analysis.causal.matched import MatchedCascade, matched_cascade
 from nodelens.analysis.causal.pairs import PairLesion, pair_lesion
-from nodelens.analysis.causal.receivers import halo_receivers
+from nodelens.analysis.causal.receivers import Receivers, halo_receivers
 from nodelens.analysis.causal.validation import AblationValidation, ablation_validation
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Lesion",
     "MatchedCascade",
     "PairLesion",
+    "Receivers",
     "ablation_validation",
     "cascade",
     "class_selectivity_profile",

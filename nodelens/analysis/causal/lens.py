@@ -18,19 +18,40 @@ from nodelens.model.wrapper import ModelWrapper
 from nodelens.progress import announce
 from nodelens.statistics import Mean
 
-__all__ = ["CausalLens"]
+__all__ = ["CausalLens", "EstimatingLens"]
 
-_UNITLESS = ("spearman", "top_recall", "p", "interaction_p")
+_UNITLESS = ("spearman", "control", "gap", "top_recall", "p", "interaction_p")
 
 
-class CausalLens(Lens):
+class EstimatingLens(Lens):
+    """Base of lenses whose result are estimates with intervals, under "model"."""
+
+    edits = True
+    family = "intervention"
+
+    @abstractmethod
+    def concluded(self, statistics: Any) -> CausalResult:
+        """Return the whole result from an aggregator's statistics."""
+
+    def finish(self, statistics: Any) -> dict[str, dict[str, Tensor]]:
+        """Return every estimate under "model", each `(1,)`, with `_low` and `_high`."""
+        scores: dict[str, Tensor] = {}
+        for name, found in self.concluded(statistics).estimates.items():
+            ends = {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+            scores |= {key: torch.tensor([value]).double() for key, value in ends.items()}
+        return {"model": scores}
+
+    def score_units(self, score: str) -> tuple[str, int]:
+        name = score.removesuffix("_low").removesuffix("_high").partition(".")[0]
+        return ("1" if name in _UNITLESS else "loss"), 0
+
+
+class CausalLens(EstimatingLens):
     """Base of the checks: every batch is passed intact, and once under each lesion.
 
     What is kept is the summed loss of every lesion, so that streams merge exactly.
     """
 
-    edits = True
-    family = "intervention"
     needs = ("targets",)
     site = "output"
     loss: Any = None
@@ -98,18 +119,6 @@ class CausalLens(Lens):
         right = dict(zip(keys, totals["right"], strict=True)) if "right" in totals else None
         rows = torch.tensor([float(found["losses"].rows)], dtype=torch.float64).numpy()
         return check.conclude(Damage(losses, right, rows))
-
-    def finish(self, statistics: Any) -> dict[str, dict[str, Tensor]]:
-        """Return every estimate under "model", each `(1,)`, with `_low` and `_high`."""
-        scores: dict[str, Tensor] = {}
-        for name, found in self.concluded(statistics).estimates.items():
-            ends = {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-            scores |= {key: torch.tensor([value]).double() for key, value in ends.items()}
-        return {"model": scores}
-
-    def score_units(self, score: str) -> tuple[str, int]:
-        name = score.removesuffix("_low").removesuffix("_high").partition(".")[0]
-        return ("1" if name in _UNITLESS else "loss"), 0
 
 
 def _each(check: CausalCheck) -> list[Any]:

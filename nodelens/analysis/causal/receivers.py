@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,74 @@ from nodelens.analysis.causal.lesions import INTACT, Array, Lesion, as_channels
 from nodelens.analysis.causal.sampling import matched, places
 from nodelens.data import Batch
 from nodelens.errors import InvalidValueError, LayerNotFoundError, ShapeError, nearest
-from nodelens.interventions import silencing
-from nodelens.model.layers import canonical
+from nodelens.interventions import known_layers, silencing
+from nodelens.model.layers import canonical, check_finite
+from nodelens.model.rows import counted_rows
 from nodelens.model.wrapper import ModelWrapper, wrap
 from nodelens.progress import Progress, watched
+from nodelens.statistics import Mean, Moments, Sample
+from nodelens.statistics.moments import CentralMoments
 
-__all__ = ["halo_receivers"]
+__all__ = ["Receivers", "changed", "halo_receivers", "read_calls", "received", "received_rows"]
+
+
+class Receivers:
+    """The lesions of a source and of its controls, and what the change of a receiver says of them.
+
+    `lesions` are the source, then `draws` times as many channels out of `others`, of the same
+    layers. `predicted` is the influence on every channel of the receiver, `(channels,)`.
+
+    Raises InvalidValueError without source channels.
+    """
+
+    def __init__(
+        self,
+        source: Mapping[str, Any],
+        receiver: str,
+        influence: Any,
+        *,
+        others: Mapping[str, Any] | None = None,
+        draws: int = 10,
+        resamples: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        targets, pool = places(source), places(others or {})
+        if not targets:
+            raise InvalidValueError("no source channels to silence, expected {layer: channels}")
+        self.receiver, self.resamples = receiver, resamples
+        self.predicted = score_arrays({receiver: influence})[receiver]
+        self._generator = np.random.default_rng(seed)
+        controls = [
+            of_places(matched(targets, pool, None, self._generator))
+            for _ in range(draws if pool else 0)
+        ]
+        self.lesions: list[Lesion] = [of_places(targets), *controls]
+
+    def check_on(self, wrapper: ModelWrapper) -> None:
+        """Raise LayerNotFoundError or ShapeError where the model has no such receiver or source."""
+        if self.receiver not in wrapper.layers:
+            known = nearest(self.receiver, wrapper.layers)
+            raise LayerNotFoundError(f"no layer {self.receiver!r}{known}")
+        width = wrapper.layers[self.receiver].channels
+        if len(self.predicted) != width:
+            raise ShapeError(
+                f"layer {self.receiver!r}: influence on {len(self.predicted)} of {width} channels"
+            )
+        for which in self.lesions:
+            known_layers(wrapper, as_channels(which))
+
+    def conclude(self, intact: CentralMoments, changes: Sequence[Mean]) -> CausalResult:
+        """Return the result from the intact receiver, and its squared changes by each lesion."""
+        # What varies by rounding alone is constant.
+        variance, mean = (intact.m2 / intact.rows).numpy(), intact.mean.numpy()
+        varies = variance > 1e-12 * np.maximum(mean**2, 1e-30)
+        scale = np.where(varies, variance, 1.0)
+        found: list[Array] = [
+            np.where(varies, np.sqrt(change.mean().numpy() / scale), 0.0) for change in changes
+        ]
+        estimates = _estimates(self.predicted, found, self.resamples, deepcopy(self._generator))
+        rows = _rows(self.receiver, self.predicted, found)
+        return CausalResult("halo_receivers", estimates, rows, len(self.lesions))
 
 
 def halo_receivers(
@@ -48,86 +111,81 @@ def halo_receivers(
 
     `source` is `{layer: channels}`, `receiver` a later layer, `influence` the prediction for its
     channels, `(channels,)`. The disruption of a channel is the root of the mean squared change of
-    its output over its standard deviation; 0 for one that never varies. Controls silence as many
-    channels out of `others`, of the same layers. `spearman` is of influence and disruption,
-    `control` of influence and the mean disruption by controls, `gap` the difference; intervals are
-    over receivers. Evaluations: 1 + draws, each also runs the intact model.
+    its output over its standard deviation; 0 for one that never varies; padding does not count.
+    Controls silence as many channels out of `others`, of the same layers. `spearman` is of
+    influence and disruption, `control` of influence and the mean disruption by controls, `gap` the
+    difference; intervals are over receivers. Evaluations: 1 + draws, each also runs the intact
+    model.
 
     Raises LayerNotFoundError, ShapeError for an influence of another length.
     """
     wrapper = wrap(model)
-    predicted = _prediction(wrapper, receiver, influence)
-    targets = places(source)
-    if not targets:
-        raise InvalidValueError("no source channels to silence, expected {layer: channels}")
-    generator = np.random.default_rng(seed)
-    pool = places(others or {})
-    controls = [
-        of_places(matched(targets, pool, None, generator)) for _ in range(draws if pool else 0)
-    ]
-    lesions = [of_places(targets), *controls]
+    check = Receivers(
+        source, receiver, influence, others=others, draws=draws, resamples=resamples, seed=seed
+    )
+    check.check_on(wrapper)
     with torch.random.fork_rng(devices=[]):
         parts = [wrapper.prepare_batch(batch) for batch in batches]
-    options = {"site": site, "value": value}
-    found: list[Array] = []
-    for which in watched(lesions, 0, progress, lambda: len(found), what="evaluations"):
-        found.append(_disruption(wrapper, parts, which, receiver, options))
-    estimates = _estimates(predicted, found, resamples, generator)
-    return CausalResult(
-        "halo_receivers", estimates, _rows(receiver, predicted, found), len(lesions)
-    )
-
-
-def _prediction(wrapper: ModelWrapper, receiver: str, influence: Any) -> Array:
-    if receiver not in wrapper.layers:
-        raise LayerNotFoundError(f"no layer {receiver!r}{nearest(receiver, wrapper.layers)}")
-    predicted = score_arrays({receiver: influence})[receiver]
-    if len(predicted) != (width := wrapper.layers[receiver].channels):
-        raise ShapeError(f"layer {receiver!r}: influence on {len(predicted)} of {width} channels")
-    return predicted
-
-
-def _disruption(
-    wrapper: ModelWrapper, parts: Sequence[Batch], which: Lesion, receiver: str, options: Any
-) -> Array:
-    """Return the disruption of every receiver, `(channels,)`."""
-    width = wrapper.layers[receiver].channels
-    rows, total, square, gap = 0, *(np.zeros(width) for _ in range(3))
-    for batch in parts:
-        before, after = (
-            _outputs(wrapper, batch, one, receiver, options) for one in (INTACT, which)
-        )
-        rows += len(before)
-        total += before.sum(0)
-        square += (before**2).sum(0)
-        gap += ((after - before) ** 2).sum(0)
-    if not rows:
+    if not parts:
         raise InvalidValueError("no row to measure disruption on, expected at least one batch")
-    mean = total / rows
-    # The variance of a constant comes out of this difference as rounding of its square.
-    variance = square / rows - mean**2
-    varies = variance > 1e-12 * np.maximum(mean**2, 1e-30)
-    found: Array = np.where(varies, np.sqrt(gap / rows / np.where(varies, variance, 1.0)), 0.0)
-    return found
+    changes: list[Mean] = []
+    intact: Moments | None = None
+    for which in watched(check.lesions, 0, progress, lambda: len(changes), what="evaluations"):
+        intact, change = None, None
+        for batch in parts:
+            before = received(wrapper, batch, receiver)
+            after = received(wrapper, batch, receiver, which, site=site, value=value)
+            intact = _with(intact, Moments.measure(Sample(before)))
+            change = _with(change, changed(before, after))
+        assert change is not None
+        changes.append(change)
+    assert intact is not None
+    return check.conclude(intact, changes)
 
 
-def _outputs(
-    wrapper: ModelWrapper, batch: Batch, which: Lesion, receiver: str, options: Any
-) -> Array:
-    """Return what the receiver gives back under a lesion, `(rows, channels)`."""
+def _with(mine: Any, more: Any) -> Any:
+    if mine is None:
+        return more.widened()
+    mine.merge(more)
+    return mine
+
+
+def changed(before: Tensor, after: Tensor) -> Mean:
+    """Return the squared change of every channel, from `(rows, channels)` intact and not."""
+    return Mean(len(before), (after - before).square().sum(0))
+
+
+def received(
+    wrapper: ModelWrapper, batch: Batch, receiver: str, which: Lesion = INTACT, **options: Any
+) -> Tensor:
+    """Return what the receiver gives back under a lesion, `(rows, channels)` in float64.
+
+    `options` are those of `nodelens.interventions.silencing`.
+    """
     route = wrapper.route(batch)
-    bodies: list[Callable[[], Any]] = [lambda: _read(wrapper, route.visits[receiver], receiver)]
+    bodies: list[Callable[[], Any]] = [
+        lambda: read_calls(wrapper, route.visits[receiver], receiver)
+    ]
     if which != INTACT:
         bodies.insert(0, silencing(wrapper, route, as_channels(which), **options))
-    raw: list[Tensor] = wrapper.trace(batch, bodies, watched=[receiver, *as_channels(which)])[-1]
-    layer = wrapper.layers[receiver]
-    maps = [canonical(part, layer, "output").double() for part in raw]
-    rows = [part.movedim(1, -1).reshape(-1, layer.channels) for part in maps]
-    found: Array = torch.cat(rows).cpu().numpy()
-    return found
+    raw = wrapper.trace(batch, bodies, watched=[receiver, *as_channels(which)])[-1]
+    return received_rows(raw, wrapper, batch, receiver)
 
 
-def _read(wrapper: ModelWrapper, visits: int, receiver: str) -> list[Any]:
+def received_rows(raw: Sequence[Any], wrapper: ModelWrapper, batch: Batch, receiver: str) -> Tensor:
+    """Return the rows that count of every call of a layer, `(rows, channels)` in float64."""
+    layer, found = wrapper.layers[receiver], []
+    for part in raw:
+        values = canonical(part, layer, "output", batch.axes()).detach()
+        check_finite(values, receiver, "output")
+        kept = counted_rows(values, batch, layer)
+        values = values if kept is None else values[kept]
+        found.append(values.double().movedim(1, -1).reshape(-1, layer.channels))
+    return torch.cat(found).cpu()
+
+
+def read_calls(wrapper: ModelWrapper, visits: int, receiver: str) -> list[Any]:
+    """Return copies of what a layer gives back in each of its calls; runs inside the trace."""
     found = []
     for number in range(visits):
         with wrapper.visit(number):
