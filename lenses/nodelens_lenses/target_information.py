@@ -163,20 +163,26 @@ class ConditionalMi(_Information):
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         if self.reference == "targets":
             seen = statistics["targets"]
-            sums = seen.m2, seen.target_m2, seen.cross
+            counts, sums = seen.counts, (seen.m2, seen.target_m2, seen.cross)
         else:
             seen = statistics["inputs"]
             rows = full_rows(statistics["weights"].rows.double(), layer)
-            sums = _with_first_component(rows, seen)
-        return information_within_classes(seen.counts, *sums, self.eps, self.corrected)
+            counts, sums = seen.counts[sorted(seen.m2)], _with_first_component(rows, seen)
+        return information_within_classes(counts, *sums, self.eps, self.corrected)
 
 
 def _with_first_component(rows: Tensor, seen: ClassCoMoments) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums of products within classes of w'x and v'x, v the leading direction of all inputs."""
+    """Sums of products of w'x and v'x within the classes that occurred, v the leading direction of
+    all inputs.
+    """
     direction = torch.linalg.eigh(seen.total()).eigenvectors[:, -1]
-    along = seen.m2.clone() @ direction
-    squares = torch.stack([((rows @ m2.clone()) * rows).sum(1) for m2 in seen.m2])
-    return squares, (along @ direction)[:, None, None], (along @ rows.mT)[:, None]
+    along, squares = [], []
+    for label in sorted(seen.m2):
+        m2 = seen.m2[label].clone()
+        along.append(m2 @ direction)
+        squares.append(((rows @ m2) * rows).sum(1))
+    beside = torch.stack(along)
+    return torch.stack(squares), (beside @ direction)[:, None, None], (beside @ rows.mT)[:, None]
 
 
 @Lens.register("conditional_mutual_information")

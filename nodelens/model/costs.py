@@ -68,18 +68,20 @@ def cost_of(
     facts: Facts | None = None,
     *,
     by_block: bool = True,
+    every_class: bool = True,
     beside: Layer | None = None,
 ) -> Cost:
     """Return what a read of a layer costs; `where` is the device and type of its weights.
 
-    `by_block` says whether what reads it goes through matrices a few rows at a time. `beside` is
-    the other layer of a read of two.
+    `by_block` says whether what reads it goes through matrices a few rows at a time, `every_class`
+    whether classes below the highest count that the batch has no row of. `beside` is the other
+    layer of a read of two.
     """
     shown = {} if facts is None else facts.of(layer)
     # Layers that differ by name alone cost the same.
     sites = shown.get("input"), shown.get("output")
     width = 0 if beside is None else _width(beside, read.site)
-    return _cost(replace(layer, name=""), read, *where, *sites, by_block, width)
+    return _cost(replace(layer, name=""), read, *where, *sites, by_block, every_class, width)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -91,9 +93,11 @@ def _cost(
     seen: Shown | None,
     made: Shown | None,
     by_block: bool,
+    every_class: bool,
     beside: int,
 ) -> Cost:
-    blank = _Blank(layer, read, dtype, {"input": seen, "output": made}, beside=beside)
+    sites = {"input": seen, "output": made}
+    blank = _Blank(layer, read, dtype, sites, every_class=every_class, beside=beside)
     fresh = blank.measured()
     kept, values = fresh.widened(), blank.sample().values
     state, weight = state_bytes(kept), read.site == "weight"
@@ -143,7 +147,9 @@ def shortage(
 
     def taken(layer: Layer, read: Read) -> int:
         other = other_layer(wrapper, layer, read)
-        cost = cost_of(layer, read, home(wrapper, layer.name), facts, beside=other)
+        where = home(wrapper, layer.name)
+        # A bound on classes that may never come is no reason to refuse a run.
+        cost = cost_of(layer, read, where, facts, every_class=False, beside=other)
         return cost.state + cost.fresh
 
     def bound(layer: Layer, read: Read) -> int:
@@ -190,6 +196,7 @@ class _Blank:
     dtype: torch.dtype
     sites: Mapping[str, Shown | None]
     more: int = 0
+    every_class: bool = True
     beside: int = 0
     device: str = "meta"
 
@@ -209,7 +216,10 @@ class _Blank:
 
     def _measured(self) -> Statistic:
         found = self.read.statistic.measure(self.sample(), **dict(self.read.options))
-        classes = None if self.shown is None or self.read.of_outputs else self.shown.classes
+        if self.shown is None or self.read.of_outputs:
+            return found
+        few = not self.every_class and getattr(found, "by_class", False)
+        classes = self.shown.occurring if few else self.shown.classes
         if classes is not None and hasattr(found, "padded"):
             padded: Statistic = found.padded(classes)
             return padded

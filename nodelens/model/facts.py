@@ -25,13 +25,15 @@ __all__ = ["Facts", "Shown", "facts_of_targets", "learn_facts"]
 class Shown:
     """What a batch shows of one site: samples (in all calls), maps, and the targets of its rows.
 
-    `classes` is the number of classes so far, `dimensions` that of numeric targets; None for
-    neither. `outputs` is the number of logits of the model.
+    `classes` is the number of classes so far, with those that no row is of below the highest, of
+    which `occurring` have a row; `dimensions` is that of numeric targets; None for neither.
+    `outputs` is the number of logits of the model.
     """
 
     samples: int = 0
     space: tuple[int, ...] = ()
     classes: int | None = None
+    occurring: int | None = None
     dimensions: int | None = None
     outputs: int | None = None
 
@@ -83,7 +85,9 @@ def _with_targets(shown: Shown, found: Tensor) -> Shown:
         return replace(shown, dimensions=prod(found.shape[1:]))
     labelled = labelled_rows(found)
     labels = found if labelled is None else found[labelled]
-    return replace(shown, classes=int(labels.max()) + 1 if labels.numel() else 1)
+    if not labels.numel():
+        return replace(shown, classes=1, occurring=1)
+    return replace(shown, classes=int(labels.max()) + 1, occurring=len(labels.unique()))
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,16 +30,19 @@ def _shares(counts: Tensor, others: Tensor, dtype: torch.dtype) -> tuple[Tensor,
 class ClassCoMoments(Statistic):
     """Rows, mean and sum of products of deviations within every class.
 
-    `counts` is `(classes,)`, `mean` `(classes, channels)` and `m2` `(classes, channels,
-    channels)`: a matrix a class, so for few classes or narrow layers.
+    `counts` is `(classes,)` and `mean` `(classes, channels)`, up to the highest class so far; `m2`
+    holds a matrix `(channels, channels)` for each class that had a row, by its number. So for few
+    classes or narrow layers.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"targets"})
+    by_class: ClassVar[bool] = True
+    """Whether classes that have no row take next to no memory."""
 
     rows: int
     counts: Tensor
     mean: Tensor
-    m2: Tensor
+    m2: dict[int, Tensor]
 
     @classmethod
     def measure(cls, sample: Sample) -> Self:
@@ -46,14 +50,10 @@ class ClassCoMoments(Statistic):
         if labels.numel() and int(labels.min()) < 0:
             raise MissingTargetsError(f"class numbers start at 0, got {int(labels.min())}")
         classes = int(labels.max()) + 1 if labels.numel() else 1
-        channels, dtype = x.shape[1], wide(x.new_zeros(0)).dtype
-        found = cls(
-            sample.rows,
-            torch.zeros(classes, dtype=torch.int64, device=x.device),
-            torch.zeros(classes, channels, dtype=dtype, device=x.device),
-            torch.zeros(classes, channels, channels, dtype=dtype, device=x.device),
-        )
-        for label in labels.unique().tolist():
+        counts = torch.zeros(classes, dtype=torch.int64, device=x.device)
+        found = cls(sample.rows, counts, wide(x.new_zeros(classes, x.shape[1])), {})
+        # Where costs are worked out tensors have no numbers, and no row.
+        for label in labels.unique().tolist() if labels.numel() else ():
             found._take(label, sample.deviation[labels == label], sample.refined_mean)
         return found
 
@@ -68,35 +68,56 @@ class ClassCoMoments(Statistic):
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
-        size = max(len(self.counts), len(other.counts))
-        theirs = other.padded(size)
-        vars(self).update(vars(self.padded(size)))
-        share, weight = _shares(self.counts, theirs.counts, self.mean.dtype)
-        gap = theirs.mean.to(self.mean.dtype) - self.mean
-        self.m2 += theirs.m2
-        for label in theirs.counts.nonzero().flatten().tolist():
-            self.m2[label].addr_(gap[label], gap[label], alpha=float(weight[label]))
+        more = len(other.counts) - len(self.counts)
+        counts, mean = pad(other.counts, (0, max(-more, 0))), _grown(other.mean, -more)
+        self.counts, self.mean = pad(self.counts, (0, max(more, 0))), _grown(self.mean, more)
+        share, weight = _shares(self.counts, counts, self.mean.dtype)
+        gap = mean.to(self.mean.dtype) - self.mean
+        for label, m2 in other.m2.items():
+            if label in self.m2:
+                self.m2[label] += m2
+                self.m2[label].addr_(gap[label], gap[label], alpha=float(weight[label]))
+            else:
+                self.m2[label] = wide(m2)
         self.mean += gap * share[:, None]
-        self.counts = self.counts + theirs.counts
-        self.rows += theirs.rows
+        self.counts = self.counts + counts
+        self.rows += other.rows
 
     def padded(self, classes: int) -> Self:
-        """Return the same statistic with room for `classes` classes."""
-        more = classes - len(self.counts)
-        if not more:
-            return self
-        return type(self)(
-            self.rows,
-            pad(self.counts, (0, more)),
-            pad(self.mean, (0, 0, 0, more)),
-            pad(self.m2, (0, 0, 0, 0, 0, more)),
-        )
+        """Return the statistic as large as when every class up to `classes` has had a row.
+
+        For costs: what is added is one matrix of zeros.
+        """
+        more, channels = classes - len(self.counts), self.mean.shape[1]
+        counts, mean = pad(self.counts, (0, max(more, 0))), _grown(self.mean, more)
+        missing = set(range(len(counts))) - self.m2.keys()
+        m2 = self.m2 | dict.fromkeys(missing, mean.new_zeros(channels, channels))
+        return type(self)(self.rows, counts, mean, m2)
 
     def total(self) -> Tensor:
         """Return the sum of products of deviations from the mean of all rows."""
         weight = self.counts.to(self.mean.dtype)[:, None]
         gap = self.mean - (weight * self.mean).sum(0) / max(self.rows, 1)
-        return self.m2.sum(0) + (weight * gap).mT @ gap
+        total = (weight * gap).mT @ gap
+        for label in sorted(self.m2):
+            total += self.m2[label]
+        return total
+
+    def state(self) -> dict[str, Tensor]:
+        matrices = {f"m2[{label}]": m2 for label, m2 in self.m2.items()}
+        return {"counts": self.counts, "mean": self.mean, **matrices}
+
+    def plain(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], plain: Mapping[str, Any]) -> Self:
+        m2 = {int(name[3:-1]): t for name, t in state.items() if name.startswith("m2[")}
+        return cls(plain["rows"], state["counts"], state["mean"], m2)
+
+
+def _grown(rows: Tensor, more: int) -> Tensor:
+    return pad(rows, (0, 0, 0, max(more, 0)))
 
 
 @dataclass

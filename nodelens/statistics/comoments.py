@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from typing_extensions import Self
 from nodelens.errors import MergeError, MissingTargetsError, ShapeError
 from nodelens.statistics.base import Statistic
 from nodelens.statistics.blocks import elements
-from nodelens.statistics.reduce import centred, channel_sum, gram, mix, wide
+from nodelens.statistics.reduce import centred, channel_sum, gram, mix, wide, wide_gram
 from nodelens.statistics.sample import Sample
 
 __all__ = [
@@ -38,7 +38,8 @@ class CoMoments(Statistic):
 
     One matrix product a batch; merged with Chan, Golub and LeVeque (1979). A block, measured with
     `start` and `stop`, keeps those rows of `m2` alone and, in `squares` `(channels,)`, the diagonal
-    of the whole: what a wide layer's matrix takes can so be spread over several passes.
+    of the whole: what a wide layer's matrix takes can so be spread over several passes. `precise`
+    multiplies in float64, for formulas on the inverse of the matrix.
     """
 
     pairwise: ClassVar[bool] = True
@@ -51,15 +52,26 @@ class CoMoments(Statistic):
     start: int = 0
 
     @classmethod
-    def measure(cls, sample: Sample, *, start: int = 0, stop: int | None = None) -> Self:
-        channels = sample.values.shape[1]
+    def measure(
+        cls, sample: Sample, *, start: int = 0, stop: int | None = None, precise: bool = False
+    ) -> Self:
+        channels, deviation = sample.values.shape[1], sample.deviation
         stop = channels if stop is None else stop
+        product = wide_gram if precise else gram
         if (start, stop) == (0, channels):
-            return cls(sample.rows, sample.refined_mean, sample.products)
+            whole = product(deviation, deviation) if precise else sample.products
+            return cls(sample.rows, sample.refined_mean, whole)
         if not 0 <= start < stop <= channels:
             raise ShapeError(f"a block from {start} to {stop}, of {channels} channels")
-        block = gram(sample.deviation[:, start:stop], sample.deviation)
-        return cls(sample.rows, sample.refined_mean, block, squares_of(sample.deviation), start)
+        block = product(deviation[:, start:stop], deviation)
+        return cls(sample.rows, sample.refined_mean, block, squares_of(deviation, product), start)
+
+    @classmethod
+    def joined(cls, mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the options but for `precise`, which serves both, where they are the same."""
+        more = {"precise": True} if mine.get("precise") or other.get("precise") else {}
+        apart, same = ({k: v for k, v in of.items() if k != "precise"} for of in (mine, other))
+        return {**same, **more} if apart == same else None
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
@@ -271,14 +283,14 @@ def tiles(matrix: Tensor) -> Iterator[slice]:
         yield slice(first, min(first + step, len(matrix)))
 
 
-def squares_of(deviation: Tensor) -> Tensor:
+def squares_of(deviation: Tensor, product: Callable[[Tensor, Tensor], Tensor] = gram) -> Tensor:
     """Return the diagonal of the matrix of products, `(channels,)`.
 
     From matrix products as well, so that it is rounded as the block is: the correlation of two
     copies would be off by more than what tells copies from others.
     """
     parts = deviation.split(_DIAGONAL, dim=1)
-    return torch.cat([gram(part, part).diagonal().clone() for part in parts])
+    return torch.cat([product(part, part).diagonal().clone() for part in parts])
 
 
 def targets_of(sample: Sample) -> Tensor:

@@ -14,10 +14,13 @@ __all__ = [
     "mix",
     "per_channel",
     "wide",
+    "wide_gram",
 ]
 
 _BATCHED_GRAM_ELEMENTS = 1 << 24
 _ROUNDING = 64
+_WIDE_ROWS = 512
+"""Rows that are copied to float64 at a time."""
 
 
 def channel_sum(x: Tensor) -> Tensor:
@@ -83,6 +86,19 @@ def gram(a: Tensor, b: Tensor) -> Tensor:
     left = a.transpose(0, 1).reshape(a.shape[1], -1)
     right = left if b is a else b.transpose(0, 1).reshape(b.shape[1], -1)
     return left @ right.mT
+
+
+def wide_gram(a: Tensor, b: Tensor) -> Tensor:
+    """Return `gram` with products and sums in float64, whatever the values are in.
+
+    Rounding of float32 products is beside the largest variance: where channels depend on each other
+    it is more than what they leave undetermined.
+    """
+    left, right = (x if x.ndim == 2 else x.transpose(1, 2).flatten(0, 1) for x in (a, b))
+    total = wide(a.new_zeros(left.shape[1], right.shape[1]))
+    for mine, theirs in zip(left.split(_WIDE_ROWS), right.split(_WIDE_ROWS), strict=True):
+        total.addmm_(wide(mine).mT, wide(theirs))
+    return total
 
 
 def mix(rows: int, other_rows: int) -> tuple[float, float]:

@@ -46,7 +46,7 @@ CONVOLUTION_LAYER = describe("convolution", CONVOLUTION)
 OPTIONS: dict[type[Statistic], list[dict[str, Any]]] = {
     Moments: [{}, {"order": 4}],
     NearZero: [{}, {"eps": 0.3}],
-    CoMoments: [{}, {"start": 1, "stop": 3}],
+    CoMoments: [{}, {"start": 1, "stop": 3}, {"start": 0, "stop": 2, "precise": True}],
     PartnerMoments: [{"count": 2, "seed": 3}],
     GroupCoMoments: [{"groups": 1}, {"groups": CHANNELS}],
     CrossLayerMoments: [{}, {"start": 1, "stop": 3}],

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodelens.errors import MergeError, MissingTargetsError, ShapeError
-from nodelens.statistics import ClassMoments, CoMoments, CrossMoments, reduce
+from nodelens.statistics import ClassMoments, CoMoments, CrossMoments, Read, reduce
 from tests.statistics.streams import cut, stream
 from tests.statistics.test_moments import LAYOUTS, SEEDS, as_rows, close, in_parts
 
@@ -32,6 +32,23 @@ def test_covariance_is_that_of_numpy(layout, seed, rows, shift):
     found = in_parts(CoMoments, sample)
     close(found.covariance(), np.cov(as_rows(sample), rowvar=False), 1e-9)
     close(found.mean, as_rows(sample).mean(0), 1e-12)
+
+
+@LAYOUTS
+def test_precise_products_of_float32_rows_are_those_of_numpy(layout, monkeypatch):
+    monkeypatch.setattr(reduce, "_WIDE_ROWS", 7)
+    sample = stream(layout, 40, seed=3, dtype=torch.float32)
+    whole = CoMoments.measure(sample, precise=True)
+    gap = as_rows(replace(sample, values=sample.deviation)).astype(np.float64)
+    close(whole.m2, gap.T @ gap, 1e-13)
+    close(CoMoments.measure(sample, start=1, precise=True).m2, whole.m2[1:].numpy(), 1e-13)
+
+
+def test_a_precise_read_serves_others_of_the_same_block():
+    plain, precise = Read("output", CoMoments), Read("output", CoMoments, {"precise": True})
+    assert plain.joined(precise) == precise.joined(plain) == precise
+    assert plain.block(0, 2).joined(precise.block(0, 2)) == precise.block(0, 2)
+    assert plain.block(0, 2).joined(precise.block(2, 3)) is None
 
 
 def test_both_ways_of_multiplying_maps_agree(monkeypatch):
