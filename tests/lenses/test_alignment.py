@@ -116,6 +116,28 @@ def test_a_grouped_convolution_scores_as_its_groups_do_alone(name: str):
         close(whole[mine], Lens.from_name(name).analyse(alone, part)["model"][name])
 
 
+class SamePadding(nn.Conv2d):
+    """Pads inside its forward, as TensorFlow's "same" and EfficientNet-Lite's convolutions do."""
+
+    def __init__(self, *args: int, **options: int) -> None:
+        super().__init__(*args, **options)
+        self.static_padding = nn.ZeroPad2d((0, 1, 2, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.static_padding(x))
+
+
+@pytest.mark.parametrize("name", ["rayleigh_quotient", "rq_patchwise", "spectral_alignment"])
+def test_a_convolution_that_pads_by_itself_scores_as_one_behind_its_padding(name: str):
+    own = SamePadding(2, 4, 3, stride=2).double()
+    behind = nn.Sequential(own.static_padding, nn.Conv2d(2, 4, 3, stride=2).double())
+    behind[1].load_state_dict(own.state_dict())
+    images = torch.randn(9, 2, 6, 7, dtype=DOUBLE)
+    (found,) = Lens.from_name(name).analyse(own, images).values()
+    (expected,) = Lens.from_name(name).analyse(behind, images).values()
+    torch.testing.assert_close(found[name], expected[name])
+
+
 @pytest.mark.parametrize(
     ("name", "spatial"),
     [("rq_patchwise", "patchwise"), ("rq_spatial", "pixels"), ("rq_gap", "gap")],
