@@ -9,12 +9,14 @@ from torch import Tensor
 
 from nodelens import Lens, MetricLens
 from nodelens.errors import InvalidValueError, nearest
+from nodelens.metrics import targets
 from nodelens.metrics.formulas import binned_information, joined_bins
 from nodelens.model import Layer
 from nodelens.statistics import JointCounts, Read
 
 __all__ = ["MutualInformationBinning"]
 
+_TARGETS = tuple(target for target in targets.TARGETS if target != "logit_pc1")
 _STRATEGIES = ("quantile", "uniform")
 
 
@@ -24,9 +26,13 @@ class MutualInformationBinning(MetricLens):
 
     The channel is cut into `bins` bins of about equal numbers of rows (`strategy="quantile"`) or of
     equal width ("uniform"), numeric targets likewise; classes are taken as they are, and several
-    targets averaged. No bins are fixed beforehand, which would make the score depend on the
-    first batch: rows are counted in `resolution` fine bins over the range of all rows
-    (`target_resolution` for a numeric target), which are joined when the score is asked for.
+    targets averaged. `target` takes one of the model's own instead: "correct_logit" or
+    "logit_margin" (correct minus best other); the principal component of the logits is known only
+    after the last row, when counts can no longer be turned.
+
+    No bins are fixed beforehand, which would make the score depend on the first batch: rows are
+    counted in `resolution` fine bins over the range of all rows (`target_resolution` for a numeric
+    target), which are joined when the score is asked for.
     Quantiles are therefore those of the fine bins, and equal values never part.
 
     `corrected` takes out the bias of each entropy to first order in 1/n (Miller 1955; for few rows
@@ -63,6 +69,7 @@ class MutualInformationBinning(MetricLens):
         pattern: str | None = None,
         *,
         layers: Sequence[str] | str | None = None,
+        target: str = "targets",
         bins: int = 10,
         strategy: str = "quantile",
         corrected: bool = True,
@@ -80,6 +87,7 @@ class MutualInformationBinning(MetricLens):
                 raise InvalidValueError(f"{name} is {size}, expected a power of two")
         if not 2 <= bins <= resolution:
             raise InvalidValueError(f"bins is {bins}, expected 2 to resolution={resolution}")
+        self.target = targets.checked(target, _TARGETS)
         self.bins = bins
         self.strategy = strategy
         self.corrected = corrected
@@ -88,7 +96,7 @@ class MutualInformationBinning(MetricLens):
 
     def reads(self, layer: Layer) -> dict[str, Read]:
         sizes = {"bins": self.resolution, "target_bins": self.target_resolution}
-        return {"joint": Read("output", JointCounts, sizes)}
+        return {"joint": Read("output", JointCounts, sizes, target=self.target)}
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
         seen: JointCounts = statistics["joint"]

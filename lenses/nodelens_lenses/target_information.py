@@ -37,7 +37,7 @@ __all__ = [
     "MiAboutClass",
 ]
 
-_REFERENCES = ("pc1", "targets")
+_REFERENCES = ("pc1", *targets.TARGETS)
 
 
 class _Information(MetricLens):
@@ -112,6 +112,8 @@ class ConditionalMi(_Information):
     matrix a class; or, with `reference="targets"`, numbers that come with each row, such as a
     logit: batches then have targets `(rows, 2)` or more, of which column `label` is the class
     number and the others are the signal (several: their multiple correlation). That keeps K C T.
+    Or it is one of the model's own, with class numbers as targets: "correct_logit", "logit_margin"
+    (correct minus best other) or "logit_pc1", the first principal component of the logits.
 
     Classes of too few rows for a correlation are pooled, about their own means. `corrected` takes
     out exactly what small samples add for Gaussians, so that shuffled references score 0 on
@@ -155,14 +157,16 @@ class ConditionalMi(_Information):
     def reads(self, layer: Layer) -> dict[str, Read]:
         if self.reference == "targets":
             return {"targets": Read("output", ClassCrossMoments, {"label": self.label})}
+        if self.reference != "pc1":
+            return {"targets": targets.about_within(self.reference)}
         return {
             "inputs": Read("input", ClassCoMoments, view="patches"),
             "weights": Read("weight", Weights),
         }
 
     def score(self, statistics: Mapping[str, Any], layer: Layer) -> Tensor:
-        if self.reference == "targets":
-            seen = statistics["targets"]
+        if self.reference != "pc1":
+            seen = targets.chosen_within(statistics["targets"], self.reference)
             counts, sums = seen.counts, (seen.m2, seen.target_m2, seen.cross)
         else:
             seen = statistics["inputs"]

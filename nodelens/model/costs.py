@@ -25,7 +25,7 @@ from nodelens.model.wrapper import ModelWrapper
 from nodelens.statistics import PatchMoments, Sample, Statistic, WeightFisher
 from nodelens.statistics.blocks import elements
 from nodelens.statistics.comoments import TILE_SHARE
-from nodelens.statistics.read import Read, joined_reads
+from nodelens.statistics.read import BESIDE_CLASS, Read, joined_reads
 
 __all__ = ["Cost", "cost_of", "exceeded", "home", "other_layer", "shortage", "state_bytes"]
 
@@ -216,7 +216,7 @@ class _Blank:
 
     def _measured(self) -> Statistic:
         found = self.read.statistic.measure(self.sample(), **dict(self.read.options))
-        if self.shown is None or self.read.of_outputs:
+        if self.shown is None or (self.read.of_outputs and not self._beside_class):
             return found
         few = not self.every_class and getattr(found, "by_class", False)
         classes = self.shown.occurring if few else self.shown.classes
@@ -249,12 +249,16 @@ class _Blank:
     def _targets(self) -> Tensor:
         if self.read.of_outputs:
             known = None if self.shown is None else self.shown.outputs
-            columns = (known or 1) if self.read.target == "logits" else 1
+            columns = (known or 1) if self.read.target.endswith("logits") else 1
             check_few(columns)
-            return torch.empty((0, columns), device=self.device)
+            return torch.empty((0, columns + self._beside_class), device=self.device)
         if self.shown is None or self.shown.dimensions is None:
             return torch.empty(0, dtype=torch.int64, device=self.device)
         return torch.empty((0, self.shown.dimensions), device=self.device)
+
+    @property
+    def _beside_class(self) -> bool:
+        return self.read.target.startswith(BESIDE_CLASS)
 
     def _space(self, site: str) -> tuple[int, ...]:
         shown, window = self.sites[site], self.layer.window
@@ -286,8 +290,10 @@ class _Blank:
         shown = self.shown
         told = shown is not None and (shown.classes, shown.dimensions) != (None, None)
         if self.read.of_outputs:
-            if shown is None and self.read.target == "logits":
+            if shown is None and self.read.target.endswith("logits"):
                 yield "logits"
+            if shown is None and self._beside_class:
+                yield "classes"
         elif not told and hasattr(self.read.statistic, "padded"):
             yield "classes"
         if self.layer.window is not None and shown is None:
@@ -297,7 +303,12 @@ class _Blank:
 
 
 def _scoring(kept: Statistic, device: torch.device, tiled: bool) -> int:
-    """Bytes that scores take in passing: copies of the state, of matrices a few rows at a time."""
+    """Bytes that scores take in passing: copies of the state, of matrices a few rows at a time.
+
+    Of a matrix a class, one class is worked on after the other, beside the total.
+    """
+    if getattr(kept, "by_class", False):
+        return 2 * _WHOLE * max(t.numel() * t.element_size() for t in kept.state().values())
     if not tiled:
         return _WHOLE * state_bytes(kept)
     largest = max((t.numel() for t in kept.state().values()), default=0)

@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from nodelens.data import Batch
-from nodelens.errors import ShapeError
+from nodelens.errors import MissingTargetsError, ShapeError
 from nodelens.model.layers import Layer, check_finite
 from nodelens.model.logits import Logits
-from nodelens.model.loss import statistic_targets
+from nodelens.model.loss import IGNORED, statistic_targets
 from nodelens.model.rows import counted_rows, labelled_rows, row_targets
 from nodelens.model.views import look
 from nodelens.statistics import Sample, Statistic
 from nodelens.statistics.base import measured, surveyed
-from nodelens.statistics.read import Read
+from nodelens.statistics.read import BESIDE_CLASS, Read
 
 if TYPE_CHECKING:
     from nodelens.model.wrapper import ModelWrapper
@@ -109,7 +110,10 @@ class Samples:
         found, values = statistic_targets(self.batch, self.wrapper.module), None
         if kind != "targets":
             assert self.logits is not None
-            found, values = self.logits.of(kind)
+            classes = found if kind.startswith(BESIDE_CLASS) else None
+            found, values = self.logits.of(kind.removeprefix(BESIDE_CLASS))
+            if kind.startswith(BESIDE_CLASS):
+                found, values = _beside_class(classes, found, values)
         rows = row_targets(found, self.rows, self.layer).to(self.values.device)
         if values is not None and rows.ndim > 1:
             raise ShapeError(
@@ -161,3 +165,15 @@ class Samples:
     @staticmethod
     def _rows(x: Tensor) -> Tensor:
         return x.flatten(2) if x.ndim > 2 else x
+
+
+def _beside_class(classes: Tensor | None, numbers: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers of predictions that have a class, and the values of all behind their class."""
+    if classes is None or classes.is_floating_point() or classes.shape != numbers.shape:
+        raise MissingTargetsError(
+            "what is looked at within classes needs class numbers, one a prediction: give batches "
+            "as (inputs, class numbers)"
+        )
+    classes = classes.to(values.device)
+    numbers = numbers.masked_fill(classes == IGNORED, IGNORED)
+    return numbers, torch.column_stack([classes.flatten().to(values.dtype), values])

@@ -9,10 +9,12 @@ from typing import Any
 from nodelens.errors import InvalidValueError, nearest
 from nodelens.statistics.base import Statistic
 
-__all__ = ["NEXT", "TARGETS", "Read", "joined_reads", "serving"]
+__all__ = ["BESIDE_CLASS", "NEXT", "TARGETS", "Read", "joined_reads", "serving"]
 
 _SITES = ("input", "output", "weight")
-TARGETS = ("targets", "correct_logit", "logit_margin", "logits")
+_OF_OUTPUTS = ("correct_logit", "logit_margin", "logits")
+BESIDE_CLASS = "class_and_"
+TARGETS = ("targets", *_OF_OUTPUTS, *(BESIDE_CLASS + target for target in _OF_OUTPUTS))
 NEXT = "next"
 
 
@@ -26,8 +28,8 @@ class Read:
 
     `target` says what a statistic that needs targets is given: "targets" of the batch, or of the
     model's own outputs the "correct_logit", the "logit_margin" (correct minus best other) or all
-    "logits". `beside` names another layer, or "next" the one that follows in the forward pass, for
-    a statistic of two layers.
+    "logits"; after "class_and_" with the class number in front. `beside` names another layer, or
+    "next" the one that follows in the forward pass, for a statistic of two layers.
     """
 
     site: str
