@@ -23,7 +23,7 @@ HEAD = """\
 
 Every metric lens on three real networks: one composite of all that need no gradient, one of all
 that do, each a single pass. Made by `python -m projects.all_metrics digits efficientnet
-smollm2`; two cores, two threads.
+smollm2`; two cores, two threads but where it says otherwise.
 
 *Seconds a batch* are of the lens alone, its forward (and backward) pass included, median of three
 (on SmolLM2 one batch, of an earlier run); *scoring* is once a run, *planned* is what `lens.plan`
@@ -31,7 +31,10 @@ said before it. *Agreement* is the median over all other scores of the absolute 
 over the units of a layer (on SmolLM2: of a feed-forward block, whose units are rows of the up
 projection and inputs of the down projection), and *closest* the score it ranks units most like,
 with the median correlation over layers. Only scores of equally many units are set side by side.
-SmolLM2's pass with gradients ran beside other work, so its seconds are more than it needs.
+EfficientNet-Lite0 was measured with one thread, one round, beside other work. SmolLM2's pass with
+gradients ran beside other work too, so its seconds are more than it needs; what its memory grew by
+is of an earlier version, with copies that are no longer made, and is not what the plan is of: a
+test (`tests/plan/test_smollm2_peak.py`) holds today's peak to today's plan on two of its blocks.
 """
 
 
