@@ -58,6 +58,11 @@ class Statistic(ABC):
     def measure(cls, sample: Sample, *args: Any, **kwargs: Any) -> Self:
         """Return the statistic of one batch; options are keywords of the subclass."""
 
+    @classmethod
+    def asks(cls, *args: Any, **kwargs: Any) -> Asked:
+        """Return what a survey of the sample has to find for this statistic."""
+        return Asked()
+
     @abstractmethod
     def merge(self, other: Self) -> None:
         """Take in the rows of `other`, which stays as it is."""
@@ -102,11 +107,6 @@ class Additive(Statistic):
     """
 
     @classmethod
-    def asks(cls, *args: Any, **kwargs: Any) -> Asked:
-        """Return what a survey of the sample has to find for this statistic."""
-        return Asked()
-
-    @classmethod
     def surveyed(cls, sample: Sample, found: Survey, *args: Any, **kwargs: Any) -> Self | None:
         """Return the statistic from a survey; None for one that goes block by block."""
         return None
@@ -135,8 +135,7 @@ def surveyed(sample: Sample, wanted: Wanted) -> Survey | None:
     """Return one survey of a sample for several statistics; None where torch has to do it."""
     asked = Asked()
     for kind, options in wanted:
-        if issubclass(kind, Additive):
-            asked = asked.joined(kind.asks(**options))
+        asked = asked.joined(kind.asks(**options))
     return sample.survey(asked)
 
 

@@ -276,6 +276,31 @@ void count_bins(const int16_t *values, int64_t batch, int64_t channels, int64_t 
     (void)positions;
 }
 
+/* Add a matrix and left * right, from left to right, to wide sums: each is moved once. */
+void add_products(const float *matrix, int64_t rows, int64_t columns, int64_t depth, int threads,
+                  const double *left, const double *right, double *sum)
+{
+    SHARED
+    for (int64_t i = 0; i < rows; i++) {
+        const float *from = matrix + i * columns;
+        double *to = sum + i * columns, scale = left[i];
+        for (int64_t j = 0; j < columns; j++) to[j] = (to[j] + from[j]) + scale * right[j];
+    }
+    (void)depth;
+}
+
+/* Copy what lies above the diagonal of a square matrix to below it, a tile at a time. */
+void mirror(float *matrix, int64_t rows, int64_t columns, int64_t depth, int threads)
+{
+    SHARED
+    for (int64_t top = 0; top < rows; top += LANES)
+        for (int64_t left = top; left < columns; left += LANES)
+            for (int64_t j = left; j < least(left + LANES, columns); j++)
+                for (int64_t i = top; i < least(top + LANES, j); i++)
+                    matrix[j * columns + i] = matrix[i * columns + j];
+    (void)depth;
+}
+
 /* Values of maps. */
 void count_values(const float *values, int64_t batch, int64_t channels, int64_t positions,
                   int threads, const int64_t *floors, int64_t size, int32_t *counters)

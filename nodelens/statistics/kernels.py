@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Asked", "Survey", "count", "survey"]
+__all__ = ["Asked", "Survey", "add_products", "count", "mirror", "survey"]
 
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=gnu11", "-Wno-psabi", "-fPIC")
 _WAYS = (("-fopenmp",), ())
@@ -36,6 +36,8 @@ _REST = {
     "survey": (ctypes.c_int, _FLOAT, _WHERE, _WHERE, _WHERE, _WHERE),
     "count_bins": (_WHERE, _COUNT, _WHERE),
     "count_values": (_WHERE, _COUNT, _WHERE),
+    "add_products": (_WHERE, _WHERE, _WHERE),
+    "mirror": (),
 }
 """What every function over channels takes behind values, batch, channels, positions and threads."""
 
@@ -111,6 +113,23 @@ def count(values: Tensor, counts: Tensor, floor: Tensor) -> bool:
         return False
     size = counts.shape[1]
     _over("count_bins" if numbers else "count_values", values, floor.contiguous(), size, counts)
+    return True
+
+
+def add_products(total: Tensor, products: Tensor, left: Tensor, right: Tensor) -> bool:
+    """Add float32 products, and those of `left` and `right`, in place; False when left to torch."""
+    wide = all(each.dtype == torch.float64 for each in (total, left, right))
+    if not (wide and total.is_contiguous() and _fits(products)):
+        return False
+    _over("add_products", products, left.contiguous(), right.contiguous(), total)
+    return True
+
+
+def mirror(matrix: Tensor) -> bool:
+    """Copy what is above the diagonal to below it, in place; False when it was left to torch."""
+    if not _fits(matrix):
+        return False
+    _over("mirror", matrix)
     return True
 
 
