@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Asked", "Survey", "add_products", "count", "mirror", "survey"]
+__all__ = ["Asked", "Survey", "add_products", "count", "meet", "mirror", "survey"]
 
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=gnu11", "-Wno-psabi", "-fPIC")
 _WAYS = (("-fopenmp",), ())
@@ -38,6 +38,7 @@ _REST = {
     "count_values": (_WHERE, _COUNT, _WHERE),
     "add_products": (_WHERE, _WHERE, _WHERE),
     "mirror": (),
+    "meet": (_WHERE, ctypes.c_int, _WHERE),
 }
 """What every function over channels takes behind values, batch, channels, positions and threads."""
 
@@ -114,6 +115,19 @@ def count(values: Tensor, counts: Tensor, floor: Tensor) -> bool:
     size = counts.shape[1]
     _over("count_bins" if numbers else "count_values", values, floor.contiguous(), size, counts)
     return True
+
+
+def meet(values: Tensor, others: Tensor, *, whole: bool) -> Tensor | None:
+    """Return sums of u g, abs(u g), (u g)^2, u^2 and g^2, `(5, channels)`; None if left to torch.
+
+    With `whole`, u g is first summed over the positions of a sample.
+    """
+    others = others.contiguous()
+    if values.shape != others.shape or not (_fits(values) and _fits(others)):
+        return None
+    sums = torch.empty(5, values.shape[1], dtype=torch.float64)
+    _over("meet", values, others, int(whole and values.ndim == 3), sums)
+    return sums
 
 
 def add_products(total: Tensor, products: Tensor, left: Tensor, right: Tensor) -> bool:
