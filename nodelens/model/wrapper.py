@@ -25,13 +25,16 @@ from nodelens.errors import (
 from nodelens.model.attention import with_heads
 from nodelens.model.layers import Layer, describe, named
 from nodelens.model.norms import note_norm
-from nodelens.model.route import FAILURES, Route, learn_route
+from nodelens.model.route import FAILURES, Route, learn_route, outline
 from nodelens.model.selection import in_forward_order, listing
 from nodelens.model.session import alone, shapes_alone, untouched
 from nodelens.model.tracing import traced, traced_hosted
 from nodelens.notebook import html_table
 
 __all__ = ["ModelWrapper", "wrap"]
+
+_OF_NNSIGHT = {"interleave", "interleaver", "path", "trace"}
+"""What nnsight looks up on its view of the whole model, where a child of that name hides it."""
 
 _ROUTES: WeakKeyDictionary[nn.Module, Route] = WeakKeyDictionary()
 
@@ -51,7 +54,7 @@ class ModelWrapper:
         self.tokenizer = getattr(model, "tokenizer", None)
         self._modules = named(self.module)
         _check_initialised(self._modules)
-        self._names = tuple(self._modules)
+        self._outline = outline(self._modules)
         self._envoys: dict[str, Any] | None = None
         self._tracer: Any = None
         self.references: dict[str, Any] = {}
@@ -67,6 +70,12 @@ class ModelWrapper:
         if name.startswith("__") or "nnsight" not in vars(self):
             raise AttributeError(name)
         return getattr(self.nnsight, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled as the model it wraps: nnsight's views belong to this one."""
+        tracked = None if self._tracks_all else self.tracked_layers
+        state = {"tokenizer": self.tokenizer, "references": self.references}
+        return ModelWrapper, (self.module, tracked), state
 
     def __repr__(self) -> str:
         return f"ModelWrapper({type(self.module).__name__}, {len(self.layers)} layers)"
@@ -189,7 +198,7 @@ class ModelWrapper:
     def known_route(self) -> Route | None:
         """Return the route if a pass has shown it already, and the model is still built so."""
         known = _ROUTES.get(self.module)
-        if known is None or known.modules != self._names:
+        if known is None or known.modules != self._outline:
             return None
         if known is not self._noted:
             self._note_norms(known)
@@ -308,7 +317,15 @@ def _unwrap(model: Any, hosted: bool) -> tuple[nn.Module, Any]:
         return model.module, model.nnsight
     import nnsight
 
+    if isinstance(model, torch.jit.ScriptModule):
+        raise IncompatibleModelError(
+            "a TorchScript model has no layers that can be read: give the module it was made from"
+        )
     if isinstance(model, nn.Module):
+        if taken := _OF_NNSIGHT & model._modules.keys():
+            raise IncompatibleModelError(
+                f"nnsight has a use of its own for the name of the child {taken.pop()!r}: rename it"
+            )
         with warnings.catch_warnings():
             # Modules are found by identity here, so a child called "output" is no trouble.
             warnings.filterwarnings("ignore", message=".*has a submodule named.*")
