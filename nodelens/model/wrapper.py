@@ -23,6 +23,7 @@ from nodelens.errors import (
     nearest,
 )
 from nodelens.model.attention import with_heads
+from nodelens.model.instruments import Instruments, tracing_of
 from nodelens.model.layers import Layer, describe, named
 from nodelens.model.norms import note_norm
 from nodelens.model.route import FAILURES, Route, learn_route, outline
@@ -50,7 +51,7 @@ class ModelWrapper:
     def __init__(
         self, model: Any, tracked_layers: Sequence[str] | None = None, *, hosted: bool = False
     ) -> None:
-        self.module, self.nnsight = _unwrap(model, hosted)
+        self.module, self.nnsight, self.instruments = _unwrap(model, hosted)
         self.tokenizer = getattr(model, "tokenizer", None)
         self._modules = named(self.module)
         _check_initialised(self._modules)
@@ -226,7 +227,11 @@ class ModelWrapper:
         """
         with alone():
             before = dict(self.nnsight.interleaver.counts)
-            with self._explained(batch), untouched(self.module, gradients=gradients):
+            with (
+                self._explained(batch),
+                untouched(self.module, gradients=gradients),
+                self.instruments.put_on(),
+            ):
                 found = traced(self, batch, bodies)
             if visits := self.visits_since(before, watched):
                 self.route(batch).check_visits(visits)
@@ -312,9 +317,9 @@ def wrap(model: Any, *, hosted: bool = False) -> ModelWrapper:
     return model if isinstance(model, ModelWrapper) else ModelWrapper(model, hosted=hosted)
 
 
-def _unwrap(model: Any, hosted: bool) -> tuple[nn.Module, Any]:
+def _unwrap(model: Any, hosted: bool) -> tuple[nn.Module, Any, Instruments]:
     if isinstance(model, ModelWrapper):
-        return model.module, model.nnsight
+        return model.module, model.nnsight, model.instruments
     import nnsight
 
     if isinstance(model, torch.jit.ScriptModule):
@@ -326,14 +331,15 @@ def _unwrap(model: Any, hosted: bool) -> tuple[nn.Module, Any]:
             raise IncompatibleModelError(
                 f"nnsight has a use of its own for the name of the child {taken.pop()!r}: rename it"
             )
-        with warnings.catch_warnings():
+        with alone(), warnings.catch_warnings():
             # Modules are found by identity here, so a child called "output" is no trouble.
             warnings.filterwarnings("ignore", message=".*has a submodule named.*")
-            return model, nnsight.NNsight(model)
+            plain = {m: vars(m).get("forward") for m in model.modules() if not tracing_of(m)}
+            return model, nnsight.NNsight(model), Instruments.taken_off(plain)
     if isinstance(model, nnsight.Envoy):
         if not hosted and any(p.is_meta for p in model._module.parameters()):
             model.dispatch()
-        return model._module, model
+        return model._module, model, Instruments()
     raise IncompatibleModelError(
         f"a {type(model).__name__} is not a model; expected a torch.nn.Module, an nnsight model, "
         "a Hugging Face model or a ModelWrapper"
