@@ -359,7 +359,7 @@ def _check_initialised(modules: Mapping[str, nn.Module]) -> None:
 
 def _check_arguments(module: nn.Module, batch: Batch) -> None:
     """Raise InvalidValueError when the batch's inputs are not those that `forward` takes."""
-    # The class's: nnsight puts a forward of its own, which takes anything, on the module.
+    # The class's: a forward of the module's own may be nnsight's, which takes anything.
     forward = inspect.signature(type(module).forward)
     try:
         forward.bind(module, *batch.args, **batch.kwargs)
