@@ -91,9 +91,10 @@ def survey(values: Tensor, asked: Asked) -> Survey | None:
     if not _fits(values):
         return None
     channels = values.shape[1]
-    sums = torch.empty(7, channels, dtype=torch.float64)
-    numbers = torch.empty(2, channels, dtype=torch.int64)
-    found = torch.empty(3, channels)
+    # Whatever the defaults of the process: the library writes these types in this memory.
+    sums = torch.empty(7, channels, dtype=torch.float64, device="cpu")
+    numbers = torch.empty(2, channels, dtype=torch.int64, device="cpu")
+    found = torch.empty(3, channels, dtype=torch.float32, device="cpu")
     plain = asked.binned and values.ndim == 2
     bins = torch.empty_like(values, dtype=torch.int16) if plain else None
     _over("survey", values, asked.order, asked.eps, sums, numbers, found, bins)

@@ -220,3 +220,18 @@ def test_it_is_built_once_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch, t
     kernels._library.cache_clear()
     assert looked(drawn((6, 4))) is not None
     assert [(p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*.so")] == [(built[0], stamp)]
+
+
+def test_the_defaults_of_the_process_change_no_sum():
+    values = drawn((40, 16))
+    expected = looked(values)
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        found = looked(values)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert found is not None and expected is not None
+    for name in ("low", "high", "centre", "total"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
