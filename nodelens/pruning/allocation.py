@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, as_tensor
@@ -79,15 +80,17 @@ def budget_for(
 
 def counts_for(budget: Budget, distribution: str) -> dict[str, int]:
     """Return how many units each layer loses under a distribution, by name."""
-    share, valid = get_distribution(distribution)
+    rule = get_distribution(distribution)
     for option in budget.options:
-        if option not in valid:
+        if option not in rule.options:
             raise UnknownOptionError(
                 f"distribution {distribution!r} has no option {option!r}"
-                f"{nearest(option, valid)}; it has {', '.join(valid) or 'none'}"
+                f"{nearest(option, rule.options)}; it has {', '.join(rule.options) or 'none'}"
             )
+    if rule.total is not None:
+        budget = replace(budget, total=rule.total(budget))
     check_feasible(budget)
-    return exact_counts(share(budget), budget)
+    return exact_counts(rule.share(budget), budget)
 
 
 def check_feasible(budget: Budget) -> None:
