@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ from nodelens.errors import (
 from nodelens.model import ModelWrapper, wrap
 from nodelens.model.loaded import check_loaded
 from nodelens.pruning.config import PruningConfig, check_amount
+from nodelens.pruning.given import Run, Tensors
 from nodelens.pruning.masks import (
     as_rows,
     check_scores,
@@ -38,10 +38,10 @@ __all__ = ["Strategy"]
 Protected = Sequence[int] | Tensor | None
 
 
-class Strategy(ABC):
+class Strategy:
     """A way of telling which channels or weights to keep; a higher score is kept.
 
-    Subclasses say what a layer's score is (`score`), and where it takes more than weights, how it
+    Subclasses say what a layer's score is (`_score`), and where it takes more than weights, how it
     is measured over a model (`_scores`). A strategy holds options only.
     """
 
@@ -120,7 +120,6 @@ class Strategy(ABC):
 
     # Scores
 
-    @abstractmethod
     def score(
         self,
         layer: nn.Module,
@@ -135,6 +134,11 @@ class Strategy(ABC):
         `inputs` are rows `(rows, width)` or maps; `gradients` those of the weight unless the
         strategy says otherwise. A higher score is kept.
         """
+        return self._score(layer, Tensors(inputs, outputs, gradients, targets))
+
+    def _score(self, layer: nn.Module, given: Tensors) -> Tensor:
+        """Return what `score` returns: every strategy has this, or a `score` of its own."""
+        raise NotImplementedError
 
     def scores(
         self,
@@ -155,7 +159,7 @@ class Strategy(ABC):
         try:
             batches = self._batches(wrapper, batches)
             units = prunable(wrapper, layers, pattern, weights=self.of_weights, heads=self.of_heads)
-            found = self._scores(wrapper, units, batches, **options)
+            found = self._scores(Run(wrapper, units, batches, options))
             return {name: check_scores(s, f"layer {name!r}") for name, s in found.items()}
         except NodeLensError as error:
             error.within(f"strategy {self.name!r}")
@@ -179,20 +183,14 @@ class Strategy(ABC):
 
         return chain([first], kept)
 
-    def _scores(
-        self,
-        model: ModelWrapper,
-        units: Mapping[str, Units],
-        batches: Iterable[Any],
-        **options: Any,
-    ) -> dict[str, Tensor]:
+    def _scores(self, run: Run) -> dict[str, Tensor]:
         """Return the scores of the units chosen; here, of a strategy that reads weights alone.
 
         Of an FFN, the scores of a unit's rows in the layers that feed it are added up.
         """
-        if options:
-            raise UnknownOptionError(f"scores() has no option {next(iter(options))!r}")
-        return {name: self._of(model, unit) for name, unit in units.items()}
+        if run.options:
+            raise UnknownOptionError(f"scores() has no option {next(iter(run.options))!r}")
+        return {name: self._of(run.model, unit) for name, unit in run.units.items()}
 
     def _of(self, model: ModelWrapper, unit: Units) -> Tensor:
         if unit.site == "output":

@@ -50,6 +50,10 @@ class Units:
             return own
         return torch.cat([*(rows(feeder) for feeder in self.feeders), own.T], dim=1)
 
+    def weights(self, model: ModelWrapper) -> Tensor:
+        """Return `(size, cost)`: all of the model's weights that belong to each unit."""
+        return self.gathered(lambda name: weight_rows(model.torch_module(name)))
+
 
 def prunable(
     model: ModelWrapper,

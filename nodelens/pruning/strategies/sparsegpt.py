@@ -13,6 +13,7 @@ from nodelens.errors import InvalidValueError, NodeLensError, ShapeError
 from nodelens.model import wrap
 from nodelens.model.layers import Layer, describe, weight_rows
 from nodelens.pruning.config import check_amount, whole
+from nodelens.pruning.given import Tensors
 from nodelens.pruning.masks import keep_best, keep_pattern, removed_count, weight_of
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategies.reading import (
@@ -102,7 +103,7 @@ class SparseGpt(OfWeightStatistics):
             weight_of(layer)
             described = describe("to prune", layer)
             assert described is not None
-            found = measure_alone(self.reads(described), layer, described, inputs, None)
+            found = measure_alone(self.reads(described), layer, described, Tensors(inputs))
             return self._updated(layer, described, found, amount)
         except NodeLensError as error:
             error.within(f"strategy {self.name!r}")
