@@ -183,7 +183,9 @@ def _of_weights(
     options: Mapping[str, Any],
 ) -> dict[str, Tensor]:
     modules = {name: model.torch_module(name) for name in scores}
-    if strategy.config.nm is not None or strategy.per_row or strategy.distribution == "uniform":
+    # Rows of one layer lose alike under Wanda; OWL alone has layers lose unlike parts, row by row.
+    alike = strategy.per_row and strategy.default_distribution == "uniform"
+    if strategy.config.nm is not None or alike or strategy.distribution == "uniform":
         return {
             name: strategy.mask(modules[name], score, amount, protected=protected.get(name))
             for name, score in scores.items()
@@ -197,6 +199,8 @@ def _of_weights(
     budget = budget_for(strategy.config, found, safe, costs, amount, strategy.distribution, options)
     counts = counts_for(budget, strategy.distribution)
     return {
-        name: row_mask(modules[name], keep_best(budget.order[name], counts[name], safe[name]))
+        name: row_mask(
+            modules[name], strategy.keep_counted(budget.order[name], counts[name], safe[name])
+        )
         for name in found
     }

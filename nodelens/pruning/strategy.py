@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, ClassVar
 
@@ -73,15 +74,12 @@ class Strategy:
                     f"strategy {self.name!r} has no option {name!r}{nearest(name, valid)}; "
                     f"it has {', '.join(valid)}"
                 )
-        try:
+        with self.named():
             given = {name: value for name, value in options.items() if name in shared - own.keys()}
             self.config = replace(config or PruningConfig(), **given)
             for name, default in own.items():
                 setattr(self, name, options.get(name, default))
             self._check()
-        except NodeLensError as error:
-            error.within(f"strategy {self.name!r}")
-            raise
 
     @classmethod
     def own_options(cls) -> dict[str, Any]:
@@ -101,6 +99,15 @@ class Strategy:
     def __repr__(self) -> str:
         own = ", ".join(f", {name}={getattr(self, name)!r}" for name in self.own_options())
         return f"{type(self).__name__}({self.config!r}{own})"
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Put the strategy's name in front of what goes wrong."""
+        try:
+            yield
+        except NodeLensError as error:
+            error.within(f"strategy {self.name!r}")
+            raise
 
     @property
     def of_weights(self) -> bool:
@@ -156,14 +163,11 @@ class Strategy:
         `layers` and `pattern` choose as they do for a lens; see `prunable` for the default.
         """
         wrapper = wrap(model)
-        try:
+        with self.named():
             batches = self._batches(wrapper, batches)
             units = prunable(wrapper, layers, pattern, weights=self.of_weights, heads=self.of_heads)
             found = self._scores(Run(wrapper, units, batches, options))
             return {name: check_scores(s, f"layer {name!r}") for name, s in found.items()}
-        except NodeLensError as error:
-            error.within(f"strategy {self.name!r}")
-            raise
 
     def _batches(self, model: ModelWrapper, batches: Iterable[Any] | None) -> Iterable[Any]:
         """Return the batches, once the first has shown the model's route."""
@@ -227,12 +231,9 @@ class Strategy:
         `min_keep` or protected channels, which stay in every mode, leave fewer to take. `tensors`
         are those of `score`.
         """
-        try:
+        with self.named():
             score = self.score(layer, inputs, **tensors)
             return self.mask(layer, score, amount, protected=protected)
-        except NodeLensError as error:
-            error.within(f"strategy {self.name!r}")
-            raise
 
     def mask(
         self,
@@ -285,6 +286,10 @@ class Strategy:
         removed = min(removed_count(amount, width), max(0, width - self.config.min_keep))
         return keep_pattern(order, (width - removed, width), safe)
 
+    def keep_counted(self, order: Tensor, removed: int, safe: Tensor) -> Tensor:
+        """Return the mask of a layer's weight rows that lose `removed` weights of a budget."""
+        return keep_best(order, removed, safe)
+
     def masks(
         self,
         model: Any,
@@ -302,8 +307,5 @@ class Strategy:
         """
         from nodelens.pruning.allocation import masks_of
 
-        try:
+        with self.named():
             return masks_of(self, wrap(model), scores, amount, protected or {}, options)
-        except NodeLensError as error:
-            error.within(f"strategy {self.name!r}")
-            raise

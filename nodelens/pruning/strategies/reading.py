@@ -13,7 +13,6 @@ from nodelens.errors import (
     IncompatibleModelError,
     InvalidValueError,
     MissingLossError,
-    NodeLensError,
 )
 from nodelens.metrics import MetricLens
 from nodelens.model import ModelWrapper, wrap
@@ -147,13 +146,10 @@ class OfStatistics(Strategy):
         was asked for is an InvalidValueError.
         """
         wrapper = wrap(model)
-        try:
+        with self.named():
             batches = self._batches(wrapper, batches)
             if layers is None and pattern is None:
                 layers = self._coverable(wrapper)
-        except NodeLensError as error:
-            error.within(f"strategy {self.name!r}")
-            raise
         return super().scores(wrapper, batches, layers=layers, pattern=pattern, **options)
 
     def _coverable(self, model: ModelWrapper) -> list[str]:
