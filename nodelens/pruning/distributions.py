@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from nodelens.errors import InvalidValueError, nearest
+from nodelens.errors import InvalidValueError
+from nodelens.pruning.config import check_choice
 
 __all__ = ["Budget", "get_distribution", "list_distributions", "register_distribution"]
 
@@ -79,10 +80,7 @@ def register_distribution(
 def get_distribution(name: str) -> Distribution:
     """Return a distribution; InvalidValueError with the nearest name."""
     known = list_distributions()
-    if name not in known:
-        raise InvalidValueError(
-            f"distribution is {name!r}{nearest(name, known)}, expected one of {', '.join(known)}"
-        )
+    check_choice("distribution", name, known)
     return _DISTRIBUTIONS[name]
 
 

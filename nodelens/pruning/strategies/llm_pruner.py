@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nodelens.errors import InvalidValueError, MissingLossError, nearest
+from nodelens.errors import MissingLossError
 from nodelens.model import ModelWrapper
 from nodelens.model.layers import Layer
+from nodelens.pruning.config import check_choice
 from nodelens.pruning.given import Tensors
 from nodelens.pruning.masks import as_rows
 from nodelens.pruning.registry import register_strategy
@@ -46,12 +47,7 @@ class LlmPruner(OfStatistics):
     def _check(self) -> None:
         super()._check()
         for name, valid in (("level", LEVELS), ("reduction", REDUCTIONS)):
-            value = getattr(self, name)
-            if value not in valid:
-                raise InvalidValueError(
-                    f"{name} is {value!r}{nearest(str(value), valid)}, "
-                    f"expected one of {', '.join(valid)}"
-                )
+            check_choice(name, getattr(self, name), valid)
 
     def reads(self, layer: Layer) -> dict[str, Read]:
         return {"updates": Read("output", WeightUpdates)}
