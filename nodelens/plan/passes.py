@@ -64,6 +64,15 @@ class OnePass(ReadingLens):
         self.lens, self.shares, self.ledger = lens, shares, ledger
         vars(self)["name"] = lens.name  # errors and files speak of the lens
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What earlier passes brought does not travel to a hosted model.
+        return {**vars(self), "ledger": Ledger()}
+
+    @property
+    def lenses(self) -> list[Lens]:
+        """Return the lenses that score what the pass measures, which a hosted model has to know."""
+        return [share.lens for share in self.shares if isinstance(share.lens, Lens)]
+
     @property
     def params(self) -> dict[str, Any]:
         return self.lens.params

@@ -98,11 +98,11 @@ def test_an_interrupted_shard_goes_on_in_the_pass_it_was_in(alone, tiny, tmp_pat
 
     # A half has 3 batches and the other 2: the fifth is in the second pass.
     monkeypatch.setattr(Stream, "_one", counted)
-    with pytest.raises(InvalidValueError, match="shard 1/2: .*planted"):
+    with pytest.raises(InvalidValueError, match=r"shard 1/2: .*planted"):
         Short(config).run(progress=False, shard="1/2")
     left = sorted((tmp_path / "run-shard-1-of-2/checkpoints").glob("measure*"))
     assert [Aggregator.load(path).batches for path in left] == [3, 1]
-    with pytest.raises(MergeError, match=r"pass-1-of-.*calibration\.rows was 450, is 350"):
+    with pytest.raises(MergeError, match=r"pass-1-of-\d.*calibration\.rows was 450, is 350"):
         other = tiny(tmp_path / "run", *SMALL, TIGHT, "calibration.rows=350")
         Short(other).run(progress=False, shard="1/2", resume=True)
     passes, before = int(left[0].stem.rpartition("-")[2]), len(done)
