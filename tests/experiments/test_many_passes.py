@@ -61,6 +61,7 @@ def same(folder: Path, other: Path) -> None:
     assert_close(mine, theirs, 1e-10)
 
 
+@pytest.mark.slow
 def test_merged_shards_in_passes_give_what_one_process_gives(alone, shards, tiny, tmp_path):
     states = [sorted(shard.glob(STATES)) for shard in shards]
     assert {len(found) for found in states} == {len(states[0])} and len(states[0]) > 1
@@ -112,6 +113,7 @@ def test_an_interrupted_shard_goes_on_in_the_pass_it_was_in(alone, tiny, tmp_pat
     same(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_shards_of_other_budgets_or_without_a_pass_are_refused(shards, tiny, tmp_path):
     other = tiny(tmp_path / "run", *SMALL, "calibration.memory_budget=1 GiB")
     foreign = Short(other).run(progress=False, shard="1/7").directory
@@ -123,6 +125,7 @@ def test_shards_of_other_budgets_or_without_a_pass_are_refused(shards, tiny, tmp
         read_shards([half, *shards[1:]])
 
 
+@pytest.mark.slow
 def test_shards_whose_passes_were_planned_otherwise_are_refused(shards, tiny, tmp_path):
     copies = [Path(shutil.copytree(shard, tmp_path / shard.name)) for shard in shards]
     told = json.loads((copies[3] / "provenance.json").read_text())
