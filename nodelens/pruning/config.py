@@ -9,7 +9,7 @@ from typing import Any
 
 from nodelens.errors import InvalidValueError, nearest, whole
 
-__all__ = ["MODES", "SCHEDULES", "PruningConfig", "check_amount", "whole"]
+__all__ = ["MODES", "SCHEDULES", "PruningConfig", "check_amount", "check_choice", "whole"]
 
 MODES = ("low", "high", "random")
 SCHEDULES = ("one_shot", "linear", "cubic")
@@ -42,8 +42,8 @@ class PruningConfig:
 
     def __post_init__(self) -> None:
         check_amount(self.amount)
-        _check_choice("pruning_mode", self.pruning_mode, MODES)
-        _check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("pruning_mode", self.pruning_mode, MODES)
+        check_choice("schedule", self.schedule, SCHEDULES)
         _check_flag("structured", self.structured)
         whole("min_keep", self.min_keep, 1)
         whole("steps", self.steps, 1)
@@ -55,7 +55,7 @@ class PruningConfig:
     def _check_distribution(self) -> None:
         from nodelens.pruning.distributions import list_distributions
 
-        _check_choice("distribution", self.distribution, list_distributions())
+        check_choice("distribution", self.distribution, list_distributions())
 
     def _check_range(self) -> None:
         for name in ("min_amount", "max_amount"):
@@ -94,7 +94,8 @@ def check_amount(amount: Any) -> float:
     return float(amount)
 
 
-def _check_choice(name: str, value: Any, valid: Iterable[str]) -> None:
+def check_choice(name: str, value: Any, valid: Iterable[str]) -> None:
+    """Raise InvalidValueError, with the nearest name, for a value that is not one of `valid`."""
     valid = list(valid)
     if value not in valid:
         raise InvalidValueError(

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nodelens.errors import InvalidValueError, NonFiniteError, nearest
+from nodelens.errors import InvalidValueError, NonFiniteError
 from nodelens.interventions import Evaluation, evaluate, known_layers
 from nodelens.model import ModelWrapper, wrap
+from nodelens.model.loaded import check_loaded
 from nodelens.model.loss import predict
-from nodelens.pruning.config import whole
+from nodelens.pruning.config import check_choice, whole
 from nodelens.pruning.reach import reached
 
 __all__ = ["MULTIPLIERS", "OPTIMIZERS", "FineTuned", "TunedEpoch", "finetune"]
@@ -94,6 +95,7 @@ def finetune(
     NonFiniteError when the loss is no longer a number; in place the model is then as it was.
     """
     _check(train, validation, epochs, learning_rate, weight_decay, momentum, optimizer, patience)
+    check_loaded(wrap(model).module)
     module = wrap(model).module if in_place else _copied(wrap(model).module)
     wrapper = wrap(module)
     with _seeded(seed), _put_back(module):
@@ -226,11 +228,7 @@ def _by_parameter(wrapper: ModelWrapper, values: Mapping[str, Tensor]) -> dict[i
 
 def _multipliers(name: str, kinds: Sequence[str]) -> tuple[Tensor, Tensor]:
     for kind in kinds:
-        if kind not in MULTIPLIERS:
-            raise InvalidValueError(
-                f"layer {name!r}: type {kind!r}{nearest(str(kind), MULTIPLIERS)}, expected one of "
-                f"{', '.join(MULTIPLIERS)}"
-            )
+        check_choice(f"layer {name!r}: a type", kind, MULTIPLIERS)
     rate, decay = zip(*(MULTIPLIERS[kind] for kind in kinds), strict=True)
     return torch.tensor(rate), torch.tensor(decay)
 
@@ -296,11 +294,7 @@ def _check(
     whole("epochs", epochs, 1)
     if patience is not None:
         whole("patience", patience, 1)
-    if optimizer not in OPTIMIZERS:
-        raise InvalidValueError(
-            f"optimizer is {optimizer!r}{nearest(str(optimizer), OPTIMIZERS)}, expected one of "
-            f"{', '.join(OPTIMIZERS)}"
-        )
+    check_choice("optimizer", optimizer, OPTIMIZERS)
     for what, value, least in (
         ("learning_rate", learning_rate, 0.0),
         ("weight_decay", weight_decay, 0.0),

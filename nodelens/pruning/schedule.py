@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nodelens.errors import InvalidValueError
-from nodelens.pruning.config import SCHEDULES, check_amount, whole
+from nodelens.pruning.config import SCHEDULES, check_amount, check_choice, whole
 from nodelens.pruning.strategy import Strategy
 
 __all__ = ["scheduled_amounts", "scheduled_masks"]
@@ -28,8 +27,7 @@ def scheduled_amounts(
     """
     amount, start = check_amount(amount), check_amount(start)
     whole("steps", steps, 1)
-    if schedule not in SCHEDULES:
-        raise InvalidValueError(f"schedule is {schedule!r}, expected one of {', '.join(SCHEDULES)}")
+    check_choice("schedule", schedule, SCHEDULES)
     if schedule == "one_shot":
         return [amount]
     power = 3 if schedule == "cubic" else 1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nodelens.errors import InvalidValueError, ShapeError, nearest
-from nodelens.pruning.config import whole
+from nodelens.pruning.config import check_choice, whole
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategies.kinds import clustering, kinds_by
 from nodelens.pruning.strategies.roles import ROLES, ByRoles, Parts, unit
@@ -72,12 +72,8 @@ class Stratified(ByRoles):
     by: str
 
     def _check(self) -> None:
-        if not isinstance(self.strata, int) or self.strata < 1:
-            raise InvalidValueError(f"strata is {self.strata!r}, expected 1 or more")
-        if self.by not in ROLES:
-            raise InvalidValueError(
-                f"by is {self.by!r}{nearest(self.by, ROLES)}, expected one of {', '.join(ROLES)}"
-            )
+        whole("strata", self.strata, 1)
+        check_choice("by", self.by, ROLES)
         super()._check()
 
     def roles(self) -> tuple[str, ...]:

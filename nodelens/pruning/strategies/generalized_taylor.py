@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nodelens.errors import InvalidValueError, nearest
 from nodelens.metrics.formulas import zscore
+from nodelens.pruning.config import check_choice
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategies.kinds import given_kinds
 from nodelens.pruning.strategies.roles import ROLES, ByRoles, Parts, unit
@@ -51,11 +52,7 @@ class GeneralizedTaylor(ByRoles):
     alpha: float
 
     def _check(self) -> None:
-        if self.variant not in VARIANTS:
-            raise InvalidValueError(
-                f"variant is {self.variant!r}{nearest(str(self.variant), VARIANTS)}, "
-                f"expected one of {', '.join(VARIANTS)}"
-            )
+        check_choice("variant", self.variant, VARIANTS)
         super()._check()
 
     def roles(self) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nodelens.errors import InvalidValueError, ShapeError, nearest
+from nodelens.errors import ShapeError
+from nodelens.pruning.config import check_choice
 from nodelens.pruning.strategies.roles import Parts, unit
 
 if TYPE_CHECKING:
@@ -70,9 +71,5 @@ def _checked(kinds: Sequence[str], name: str, size: int) -> Sequence[str]:
     if len(kinds) != size:
         raise ShapeError(f"layer {name!r}: {len(kinds)} types for {size} channels")
     for kind in kinds:
-        if kind not in TYPES:
-            raise InvalidValueError(
-                f"layer {name!r}: type {kind!r}{nearest(str(kind), TYPES)}, "
-                f"expected one of {', '.join(TYPES)}"
-            )
+        check_choice(f"layer {name!r}: a type", kind, TYPES)
     return kinds
