@@ -78,6 +78,11 @@ class Aggregator:
         for layer, found in statistics.items():
             mine = self.statistics.setdefault(layer, {})
             for key, statistic in found.items():
+                if not isinstance(statistic, Statistic):
+                    raise MergeError(
+                        f"{context}, layer {layer!r}: {key!r} is a {type(statistic).__name__}, "
+                        "expected a statistic, as analyse_batched() yields them"
+                    )
                 try:
                     if key in mine:
                         if not self.in_place:

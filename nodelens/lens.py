@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor
 
 from nodelens.aggregator import Aggregator
@@ -20,7 +19,8 @@ from nodelens.errors import IncompatibleModelError, InvalidValueError, UnknownOp
 from nodelens.files import as_saved
 from nodelens.followers import Follower, check_one_pass, followers
 from nodelens.model.gather import Measured
-from nodelens.model.selection import compiled, in_forward_order, select
+from nodelens.model.selection import compiled, in_forward_order, listed, select
+from nodelens.model.session import drawn_apart
 from nodelens.model.wrapper import ModelWrapper, wrap
 from nodelens.progress import Progress
 from nodelens.registry import LENSES
@@ -54,16 +54,14 @@ class Lens(Described, ABC):
 
     def __init__(self, pattern: str | None = None, *, layers: Sequence[str] | str | None = None):
         self.pattern = pattern
-        self.layers = [layers] if isinstance(layers, str) else layers
-        for name in self.layers or ():
-            if not isinstance(name, str):
-                raise InvalidValueError(f"layers holds {name!r}, expected names or globs")
+        self.layers = listed(layers)
 
     # Names
 
     @classmethod
     def register(cls, name: str, *, aliases: Iterable[str] = ()) -> Callable[[L], L]:
         """Return a class decorator that registers a lens; a taken name is a ValueError."""
+        LENSES.check(name, aliases)
 
         def decorate(lens: L) -> L:
             LENSES.add(name, lens, tuple(aliases))
@@ -261,11 +259,7 @@ class Lens(Described, ABC):
     ) -> Iterator[dict[str, Any]]:
         """Yield one dict of mergeable statistics a batch, `{layer: {read: statistic}}`."""
         check_batches(batches)
-        stream = Stream.open(self, model, kwargs)
-        with torch.random.fork_rng(devices=[]):
-            # A DataLoader draws a seed from torch's global generator when iteration starts.
-            iterator = iter(batches)
-        return stream.measured(iterator)
+        return Stream.open(self, model, kwargs).measured(drawn_apart(batches))
 
     def prepare_options(self) -> set[str]:
         """Return the options of a run that go to `prepare`."""

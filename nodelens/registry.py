@@ -33,6 +33,15 @@ class Registry(Generic[T]):
         self._families: dict[str, Callable[[str], type[T]]] = {}
         self._discovered = group is None
 
+    def check(self, name: object, aliases: object = ()) -> None:
+        """Raise InvalidValueError for what cannot be a name, or is no collection of aliases."""
+        if not isinstance(name, str) or not name:
+            raise InvalidValueError(
+                f'a {self.kind} is registered as {name!r}, expected a name: @...register("name")'
+            )
+        if isinstance(aliases, str):
+            raise InvalidValueError(f"aliases is {aliases!r}, expected several: ({aliases!r},)")
+
     def add(
         self, name: str, cls: type[T], aliases: tuple[str, ...] = (), *, listed: bool = True
     ) -> None:
@@ -77,6 +86,8 @@ class Registry(Generic[T]):
 
         Raises UnknownNameError with the nearest names and every plugin that failed to import.
         """
+        if not isinstance(name, str):
+            raise UnknownNameError(f"a {self.kind} is asked for by name, a string, not {name!r}")
         if self._find(name) is None:
             self.discover()
         found = self._find(name) or self._of_family(name)

@@ -171,6 +171,8 @@ def check_batches(batches: Any) -> None:
             f"one batch (a {type(batches).__name__}) was given where a stream of batches is "
             "expected: use analyse(model, batch), or give [batch]"
         )
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        raise InvalidValueError(f"batches is {batches!r}, expected something to iterate over")
 
 
 def as_one(inputs: tuple[Any, ...]) -> Any:

@@ -20,7 +20,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader, TensorDataset
 
 from nodelens import CompositeLens, Lens, ModelWrapper
-from nodelens.errors import IncompatibleModelError, NodeLensError
+from nodelens.errors import IncompatibleModelError, LayerNotReachedError, NodeLensError
 from nodelens.interventions import evaluate
 from nodelens.testing.manners import _lived_in, _unchanged
 from nodelens.testing.subjects import SUBJECTS
@@ -253,6 +253,24 @@ def test_a_model_can_be_copied_and_saved_afterwards():
     fresh = IMAGES.model()
     fresh.load_state_dict(torch.load(buffer, weights_only=True))
     assert_equal(composite().analyse(fresh, batch), expected)
+
+
+def test_a_model_can_be_exported_afterwards_and_keeps_a_forward_of_its_own():
+    model, x = Dropping().eval(), torch.randn(5, 6)
+    plain = model.last.forward
+    model.last.forward = lambda x: plain(x) * 2
+    own, wrapper = model.last.forward, ModelWrapper(model)
+    lens = Lens.from_name("activation_mean")
+    expected = lens.analyse(wrapper, x)
+    assert model.last.forward is own
+    exported = torch.export.export(model, (x,)).module()
+    torch.testing.assert_close(exported(x), model(x))
+    del model.last.forward
+    with pytest.raises(LayerNotReachedError):  # the wrapper knows another forward
+        lens.analyse(wrapper, x)
+    torch.testing.assert_close(
+        expected["last"]["activation_mean"], 2 * lens.analyse(model, x)["last"]["activation_mean"]
+    )
 
 
 def test_a_model_without_weights_yet_is_refused_and_stays_without():

@@ -66,7 +66,7 @@ class _Alignment(MetricLens):
         regularization: float = 1e-6,
     ) -> None:
         super().__init__(pattern, layers=layers)
-        if regularization < 0:
+        if not regularization >= 0:
             raise InvalidValueError(f"regularization is {regularization}, expected 0 or more")
         self.relative = relative
         self.regularization = regularization

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from nodelens.errors import InvalidValueError, ShapeError, UnknownOptionError, nearest
 
@@ -77,7 +78,7 @@ def as_batch(*inputs: Any, options: Mapping[str, Any] | None = None) -> Batch:
     Raises UnknownOptionError, ShapeError for targets of another length, InvalidValueError when
     there is no input.
     """
-    if not inputs:
+    if not inputs or (len(inputs) == 1 and inputs[0] is None):
         raise InvalidValueError("no batch was given, expected inputs for the model")
     own: dict[str, Any] = {}
     if len(inputs) == 1:
@@ -90,6 +91,11 @@ def as_batch(*inputs: Any, options: Mapping[str, Any] | None = None) -> Batch:
 def _read_one(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
     if isinstance(batch, Mapping):
         return (), dict(batch), {}
+    if isinstance(batch, (DataLoader, Iterator)):
+        raise InvalidValueError(
+            f"a stream of batches (a {type(batch).__name__}) was given where one batch is "
+            "expected: use run(model, batches)"
+        )
     if not isinstance(batch, (tuple, list)):
         return (batch,), {}, {}
     if len(batch) == 1:
@@ -125,11 +131,10 @@ def _assemble(args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[st
     kwargs = {k: _tensor(v) for k, v in kwargs.items()}
     labels = kwargs.pop("labels", None)
     mask = options.get("mask", kwargs.get("attention_mask"))
-    targets = options.get("targets")
     batch = Batch(
         args,
         kwargs,
-        None if targets is None else torch.as_tensor(targets),
+        _targets(options.get("targets")),
         labels,
         as_mask(mask),
         options.get("loss"),
@@ -137,6 +142,17 @@ def _assemble(args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[st
     )
     _check_lengths(batch)
     return batch
+
+
+def _targets(given: Any) -> Tensor | None:
+    if given is None or isinstance(given, Tensor):
+        return given
+    try:
+        return torch.as_tensor(given)
+    except (RuntimeError, TypeError, ValueError) as failure:
+        raise InvalidValueError(
+            f"no tensor can be made of the targets, a {type(given).__name__}: {failure}"
+        ) from failure
 
 
 def _counted(classes: Any) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from torch import nn
 
+from nodelens.model.instruments import tracing_of
 from nodelens.model.session import alone
 
 __all__ = ["independent_copy"]
@@ -18,15 +18,9 @@ def independent_copy(module: nn.Module) -> nn.Module:
     nnsight puts a `forward` of its own on every module; copied, it would run the original's.
     """
     with alone():
-        tracing = {id(value): value for m in module.modules() for value in _tracing(m).values()}
+        tracing = {id(value): value for m in module.modules() for value in tracing_of(m).values()}
         copied = copy.deepcopy(module, tracing)
     for m in copied.modules():
-        for name in _tracing(m):
+        for name in tracing_of(m):
             del vars(m)[name]
     return copied
-
-
-def _tracing(module: nn.Module) -> dict[str, Any]:
-    """What nnsight keeps on a module, told by its home so that nnsight need not be imported."""
-    own = vars(module).items()
-    return {name: v for name, v in own if type(v).__module__.partition(".")[0] == "nnsight"}

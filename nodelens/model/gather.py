@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
 
 from nodelens.data import Batch
-from nodelens.errors import InvalidValueError, ShapeError
+from nodelens.errors import IncompatibleModelError, InvalidValueError, ShapeError
 from nodelens.model.layers import Layer, canonical, check_finite, first_tensor
 from nodelens.model.logits import Logits
 from nodelens.model.loss import Prediction
@@ -212,7 +213,7 @@ def gather(wrapper: ModelWrapper, batch: Batch, stops: Stops) -> Gathering:
                 source = canonical(envoy.input, visit.layer, "input", batch.axes()).detach()
             raw = envoy.input if visit.site == "input" else envoy.output
             wanted = GRADIENT in visit.reads
-            tensor = _kept(raw, envoy, visit.site) if wanted else _safe(raw, visit)
+            tensor = _kept(raw, envoy, visit) if wanted else _safe(raw, visit)
         if source is not None and visit.reads.keys() - {NOTHING}:
             source = source.clone()
         gathering.arrive(Seen(visit, tensor, source))
@@ -230,12 +231,17 @@ def _safe(raw: Any, visit: Visit) -> Tensor:
     return tensor.detach().clone() if visit.reads.keys() - {NOTHING} else tensor
 
 
-def _kept(raw: Any, envoy: Any, site: str) -> Tensor:
+def _kept(raw: Any, envoy: Any, visit: Visit) -> Tensor:
     """A tensor to differentiate by, safe from what the model does to its own copy in place."""
+    if not torch.is_grad_enabled():
+        raise IncompatibleModelError(
+            f"the model runs layer {visit.layer.name!r} without gradients, in no_grad or a "
+            "re-entrant checkpoint: leave the layer out, or have the model run it with them"
+        )
     tensor = first_tensor(raw)
     if tensor is None:
         raise ShapeError(f"{type(raw).__name__} holds no tensor to take a gradient at")
-    if site == "input":
+    if visit.site == "input":
         # A copy is what the layer reads: the gradient is that through this layer alone.
         here = tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_()
         envoy.input = here
@@ -264,9 +270,15 @@ def measure_gradients(gathering: Gathering, prediction: Prediction) -> None:
     logits = Logits(gathering.outputs, batch, gathering.wrapper.module)
     gathering.outputs = None
     with full_precision(prediction.loss.device):
-        gradients = torch.autograd.grad(
-            prediction.loss, [seen.tensor for seen in waiting], materialize_grads=True
-        )
+        try:
+            gradients = torch.autograd.grad(
+                prediction.loss, [seen.tensor for seen in waiting], materialize_grads=True
+            )
+        except CheckpointError as failure:
+            raise IncompatibleModelError(
+                "the model computes activations again on the way back (torch.utils.checkpoint), "
+                "past what was read: switch its checkpointing off to measure gradients"
+            ) from failure
     for seen, gradient in zip(waiting, gradients, strict=True):
         slope = seen.canonical(batch, gradient)
         check_finite(slope, seen.visit.layer.name, f"{seen.visit.site}'s gradient")

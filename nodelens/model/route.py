@@ -15,7 +15,7 @@ from nodelens.model.layers import Layer, canonical, describe, first_tensor, name
 from nodelens.model.session import alone
 from nodelens.statistics.read import NEXT
 
-__all__ = ["FAILURES", "Event", "Route", "learn_route"]
+__all__ = ["FAILURES", "Event", "Route", "learn_route", "outline"]
 
 FAILURES = (IndexError, RuntimeError, TypeError, ValueError)
 """What torch raises for an input that a layer cannot take."""
@@ -74,6 +74,17 @@ class Route:
         return last > self.events[(name, 0, site)]
 
 
+def outline(modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
+    """Return what a model is known by to be still built as it was: names, kinds and sizes."""
+
+    def line(name: str, module: nn.Module) -> str:
+        layer = describe(name, module)
+        size = "" if layer is None else f" {layer.inputs} to {layer.channels}"
+        return f"{name}: {type(module).__qualname__}{size}"
+
+    return tuple(line(name, module) for name, module in modules.items())
+
+
 def learn_route(module: nn.Module, forward: Callable[[], Any]) -> Route:
     """Return the route that `forward()` takes through `module`.
 
@@ -98,7 +109,7 @@ class _Recorder:
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self.modules = modules
         self.layers = {name: describe(name, m) for name, m in modules.items()}
-        self.route = Route(tuple(modules))
+        self.route = Route(outline(modules))
         self.calls: list[_Call] = []
         self.groups: list[list[str]] = []
         self._last_source: tuple[Tensor | None, int] = (None, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nodelens.model.route import Route
     from nodelens.model.wrapper import ModelWrapper
 
-__all__ = ["compiled", "in_forward_order", "listing", "select", "shortened"]
+__all__ = ["compiled", "in_forward_order", "listed", "listing", "select", "shortened"]
 
 
 def compiled(pattern: str | None) -> re.Pattern[str] | None:
@@ -22,10 +22,23 @@ def compiled(pattern: str | None) -> re.Pattern[str] | None:
         return None
     try:
         return re.compile(pattern)
-    except re.error as mistake:
+    except (re.error, TypeError) as mistake:
         raise InvalidValueError(
             f"pattern {pattern!r} is not a regular expression: {mistake}"
         ) from None
+
+
+def listed(layers: Iterable[str] | str | None) -> list[str] | None:
+    """Return names or globs of layers as a list; InvalidValueError for anything else."""
+    if layers is None:
+        return None
+    if not isinstance(layers, Iterable):
+        raise InvalidValueError(f"layers is {layers!r}, expected names or globs")
+    names = [layers] if isinstance(layers, str) else list(layers)
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidValueError(f"layers holds {name!r}, expected names or globs")
+    return names
 
 
 def select(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-__all__ = ["alone", "full_precision", "shapes_alone", "untouched"]
+from nodelens.errors import IncompatibleModelError
+
+__all__ = ["alone", "drawn_apart", "full_precision", "shapes_alone", "untouched"]
+
+T = TypeVar("T")
 
 _LOCK = threading.RLock()
 
@@ -42,6 +47,24 @@ def untouched(module: nn.Module, *, gradients: bool = False) -> Iterator[None]:
         torch.set_grad_enabled(gradients),
     ):
         yield
+
+
+def drawn_apart(batches: Iterable[T]) -> Iterator[T]:
+    """Yield the batches, torch's generator as the caller left it before and after each.
+
+    A shuffled loader draws from it; its draws go on where those for the batch before ended.
+    """
+    iterator, state = None, torch.get_rng_state()
+    while True:
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(state)
+            iterator = iter(batches) if iterator is None else iterator
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            state = torch.get_rng_state()
+        yield batch
 
 
 @contextmanager
@@ -87,6 +110,11 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _frozen(module: nn.Module, gradients: bool) -> Iterator[None]:
+    if gradients and any(p.is_inference() for p in module.parameters()):
+        raise IncompatibleModelError(
+            "the weights were made in inference mode, so no gradient can be taken: "
+            "make or load the model outside torch.inference_mode()"
+        )
     trained = [p for p in module.parameters() if p.requires_grad] if gradients else []
     try:
         for p in trained:

@@ -23,15 +23,19 @@ from nodelens.errors import (
     nearest,
 )
 from nodelens.model.attention import with_heads
+from nodelens.model.instruments import Instruments, tracing_of
 from nodelens.model.layers import Layer, describe, named
 from nodelens.model.norms import note_norm
-from nodelens.model.route import FAILURES, Route, learn_route
+from nodelens.model.route import FAILURES, Route, learn_route, outline
 from nodelens.model.selection import in_forward_order, listing
 from nodelens.model.session import alone, shapes_alone, untouched
 from nodelens.model.tracing import traced, traced_hosted
 from nodelens.notebook import html_table
 
 __all__ = ["ModelWrapper", "wrap"]
+
+_OF_NNSIGHT = {"interleave", "interleaver", "path", "trace"}
+"""What nnsight looks up on its view of the whole model, where a child of that name hides it."""
 
 _ROUTES: WeakKeyDictionary[nn.Module, Route] = WeakKeyDictionary()
 
@@ -47,11 +51,11 @@ class ModelWrapper:
     def __init__(
         self, model: Any, tracked_layers: Sequence[str] | None = None, *, hosted: bool = False
     ) -> None:
-        self.module, self.nnsight = _unwrap(model, hosted)
+        self.module, self.nnsight, self.instruments = _unwrap(model, hosted)
         self.tokenizer = getattr(model, "tokenizer", None)
         self._modules = named(self.module)
         _check_initialised(self._modules)
-        self._names = tuple(self._modules)
+        self._outline = outline(self._modules)
         self._envoys: dict[str, Any] | None = None
         self._tracer: Any = None
         self.references: dict[str, Any] = {}
@@ -67,6 +71,12 @@ class ModelWrapper:
         if name.startswith("__") or "nnsight" not in vars(self):
             raise AttributeError(name)
         return getattr(self.nnsight, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled as the model it wraps: nnsight's views belong to this one."""
+        tracked = None if self._tracks_all else self.tracked_layers
+        state = {"tokenizer": self.tokenizer, "references": self.references}
+        return ModelWrapper, (self.module, tracked), state
 
     def __repr__(self) -> str:
         return f"ModelWrapper({type(self.module).__name__}, {len(self.layers)} layers)"
@@ -189,7 +199,7 @@ class ModelWrapper:
     def known_route(self) -> Route | None:
         """Return the route if a pass has shown it already, and the model is still built so."""
         known = _ROUTES.get(self.module)
-        if known is None or known.modules != self._names:
+        if known is None or known.modules != self._outline:
             return None
         if known is not self._noted:
             self._note_norms(known)
@@ -217,7 +227,11 @@ class ModelWrapper:
         """
         with alone():
             before = dict(self.nnsight.interleaver.counts)
-            with self._explained(batch), untouched(self.module, gradients=gradients):
+            with (
+                self._explained(batch),
+                untouched(self.module, gradients=gradients),
+                self.instruments.put_on(),
+            ):
                 found = traced(self, batch, bodies)
             if visits := self.visits_since(before, watched):
                 self.route(batch).check_visits(visits)
@@ -303,20 +317,29 @@ def wrap(model: Any, *, hosted: bool = False) -> ModelWrapper:
     return model if isinstance(model, ModelWrapper) else ModelWrapper(model, hosted=hosted)
 
 
-def _unwrap(model: Any, hosted: bool) -> tuple[nn.Module, Any]:
+def _unwrap(model: Any, hosted: bool) -> tuple[nn.Module, Any, Instruments]:
     if isinstance(model, ModelWrapper):
-        return model.module, model.nnsight
+        return model.module, model.nnsight, model.instruments
     import nnsight
 
+    if isinstance(model, torch.jit.ScriptModule):
+        raise IncompatibleModelError(
+            "a TorchScript model has no layers that can be read: give the module it was made from"
+        )
     if isinstance(model, nn.Module):
-        with warnings.catch_warnings():
+        if taken := _OF_NNSIGHT & model._modules.keys():
+            raise IncompatibleModelError(
+                f"nnsight has a use of its own for the name of the child {taken.pop()!r}: rename it"
+            )
+        with alone(), warnings.catch_warnings():
             # Modules are found by identity here, so a child called "output" is no trouble.
             warnings.filterwarnings("ignore", message=".*has a submodule named.*")
-            return model, nnsight.NNsight(model)
+            plain = {m: vars(m).get("forward") for m in model.modules() if not tracing_of(m)}
+            return model, nnsight.NNsight(model), Instruments.taken_off(plain)
     if isinstance(model, nnsight.Envoy):
         if not hosted and any(p.is_meta for p in model._module.parameters()):
             model.dispatch()
-        return model._module, model
+        return model._module, model, Instruments()
     raise IncompatibleModelError(
         f"a {type(model).__name__} is not a model; expected a torch.nn.Module, an nnsight model, "
         "a Hugging Face model or a ModelWrapper"
@@ -336,7 +359,7 @@ def _check_initialised(modules: Mapping[str, nn.Module]) -> None:
 
 def _check_arguments(module: nn.Module, batch: Batch) -> None:
     """Raise InvalidValueError when the batch's inputs are not those that `forward` takes."""
-    # The class's: nnsight puts a forward of its own, which takes anything, on the module.
+    # The class's: a forward of the module's own may be nnsight's, which takes anything.
     forward = inspect.signature(type(module).forward)
     try:
         forward.bind(module, *batch.args, **batch.kwargs)

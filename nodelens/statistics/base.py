@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import reduce
 from typing import Any, ClassVar
 
 import torch
@@ -58,6 +59,11 @@ class Statistic(ABC):
     def measure(cls, sample: Sample, *args: Any, **kwargs: Any) -> Self:
         """Return the statistic of one batch; options are keywords of the subclass."""
 
+    @classmethod
+    def asks(cls, *args: Any, **kwargs: Any) -> Asked | None:
+        """Return what a survey of the sample has to find for this statistic, None for nothing."""
+        return None
+
     @abstractmethod
     def merge(self, other: Self) -> None:
         """Take in the rows of `other`, which stays as it is."""
@@ -103,7 +109,6 @@ class Additive(Statistic):
 
     @classmethod
     def asks(cls, *args: Any, **kwargs: Any) -> Asked:
-        """Return what a survey of the sample has to find for this statistic."""
         return Asked()
 
     @classmethod
@@ -132,12 +137,9 @@ Wanted = Sequence[tuple[type[Statistic], Mapping[str, Any]]]
 
 
 def surveyed(sample: Sample, wanted: Wanted) -> Survey | None:
-    """Return one survey of a sample for several statistics; None where torch has to do it."""
-    asked = Asked()
-    for kind, options in wanted:
-        if issubclass(kind, Additive):
-            asked = asked.joined(kind.asks(**options))
-    return sample.survey(asked)
+    """Return one survey of a sample for several statistics; None where there is none to be had."""
+    asked = [each for kind, options in wanted if (each := kind.asks(**options)) is not None]
+    return sample.survey(reduce(Asked.joined, asked)) if asked else None
 
 
 def measured(sample: Sample, wanted: Wanted) -> list[Statistic]:

@@ -12,9 +12,11 @@ from torch.nn.functional import pad
 from typing_extensions import Self
 
 from nodelens.errors import MergeError, MissingTargetsError, ShapeError
+from nodelens.statistics import kernels
 from nodelens.statistics.base import Statistic
 from nodelens.statistics.blocks import elements
-from nodelens.statistics.reduce import centred, channel_sum, gram, mix, wide
+from nodelens.statistics.kernels import Asked
+from nodelens.statistics.reduce import centred, gram, mix, wide
 from nodelens.statistics.sample import Sample
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "CrossMoments",
     "GroupCoMoments",
     "LabelledCoMoments",
+    "add_products",
     "tiles",
 ]
 
@@ -65,10 +68,8 @@ class CoMoments(Statistic):
         self.check_mergeable(other)
         share, weight = mix(self.rows, other.rows)
         gap = other.mean.to(self.mean.dtype) - self.mean
-        for rows in tiles(self.m2):
-            # In float32 a sum with the whole of the other would be preceded by a wide copy of it.
-            self.m2[rows] += other.m2[rows]
-            self.m2[rows].addr_(gap[self.start :][rows], gap, alpha=weight)
+        mine = gap[self.start : self.start + len(self.m2)]
+        add_products(self.m2, other.m2, mine * weight, gap)
         if self.squares is not None and other.squares is not None:
             self.squares.add_(other.squares).addcmul_(gap, gap, value=weight)
         self.mean += gap * share
@@ -157,6 +158,10 @@ class CrossMoments(Statistic):
     categorical: bool = False
 
     @classmethod
+    def asks(cls) -> Asked:
+        return Asked(order=2)
+
+    @classmethod
     def measure(cls, sample: Sample) -> Self:
         raw = targets_of(sample)
         categorical = not raw.is_floating_point() and raw.ndim == 1
@@ -164,11 +169,19 @@ class CrossMoments(Statistic):
         positions = 1 if x.ndim == 2 else x.shape[2]
         target_mean = t.sum(0) / max(len(t), 1)
         deviation, gap = sample.deviation, t - target_mean
-        m2 = channel_sum(sample.deviation.square())
         per_sample = deviation if x.ndim == 2 else deviation.sum(2)
-        cross = per_sample.mT @ gap.to(x.dtype)
+        # Transposed after: four times as fast as a product whose rows are few numbers long.
+        cross = (gap.to(x.dtype).mT @ per_sample).mT.contiguous()
         target_m2 = gap.mT @ gap * positions
-        return cls(sample.rows, sample.refined_mean, m2, target_mean, target_m2, cross, categorical)
+        return cls(
+            sample.rows,
+            sample.refined_mean,
+            sample.squares,
+            target_mean,
+            target_m2,
+            cross,
+            categorical,
+        )
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
@@ -262,6 +275,15 @@ class ClassMoments(Statistic):
 
     def values(self) -> dict[str, Tensor]:
         return {f"mean[{k}]": row for k, row in enumerate(self.mean)}
+
+
+def add_products(total: Tensor, products: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add products `(channels, others)`, and the outer product of two gaps, to `total` in place."""
+    if kernels.add_products(total, products, left, right):
+        return
+    for rows in tiles(total):
+        # In float32 a sum with the whole of the products would be preceded by a wide copy of it.
+        total[rows].add_(products[rows]).addr_(left[rows], right)
 
 
 def tiles(matrix: Tensor) -> Iterator[slice]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from nodelens.errors import MissingLossError
+from nodelens.statistics import kernels
 from nodelens.statistics.base import Statistic
 from nodelens.statistics.reduce import centred, channel_mean, channel_sum, gram, wide
 from nodelens.statistics.sample import Sample
@@ -47,8 +48,10 @@ class ActivationGradient(Statistic):
         cls, sample: Sample, *, per: str = "row", reduction: str = "sum", groups: int = 0
     ) -> Self:
         u, g = sample.values, gradient_of(sample)
-        if reduction == "mean":
-            g = g / max(sample.loss_terms, 1)
+        terms = max(sample.loss_terms, 1) if reduction == "mean" else 1
+        if not groups and (sums := kernels.meet(u, g, whole=per == "sample")) is not None:
+            rows = len(u) if per == "sample" else sample.rows
+            return cls(rows, *sums).divided(terms)
         squares = [_in_groups(channel_sum(v * v), 0, groups) for v in (u, g)]
         product = _in_groups(u * g, 1, groups)
         rows = sample.rows
@@ -56,7 +59,16 @@ class ActivationGradient(Statistic):
             product, rows = product.sum(2), len(product)
         total = channel_sum(product)
         square = channel_sum(product * product)
-        return cls(rows, total, channel_sum(product.abs_()), square, *squares)
+        return cls(rows, total, channel_sum(product.abs_()), square, *squares).divided(terms)
+
+    def divided(self, terms: int) -> Self:
+        """Return the sums of gradients divided by a number of loss terms."""
+        if terms == 1:
+            return self
+        once, twice = 1 / terms, 1 / terms**2
+        product, absolute, square = self.product * once, self.absolute * once, self.square * twice
+        own, slope = self.value_square, self.gradient_square * twice
+        return type(self)(self.rows, product, absolute, square, own, slope)
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)

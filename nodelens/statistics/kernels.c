@@ -71,6 +71,11 @@ static inline void put(const double *sum, double *out, int64_t width, int64_t po
     else memcpy(out, sum, width * sizeof *out);
 }
 
+static inline void flush(sums *total, lanes *part)
+{
+    for (int k = 0; k < 5; k++) { add(total[k], part[k]); part[k] = all(0); }
+}
+
 /* LANES channels of plain rows, or one channel of maps: `batch` runs of `span` values. */
 typedef struct { const float *at; int64_t batch, stride, span, width, positions; } tile;
 
@@ -274,6 +279,74 @@ void count_bins(const int16_t *values, int64_t batch, int64_t channels, int64_t 
         }
     }
     (void)positions;
+}
+
+static inline void together(lanes u, lanes g, lanes *part)
+{
+    lanes product = u * g;
+    part[0] += product;
+    part[1] += (lanes)((flags)product & 0x7fffffff);
+    part[2] += product * product;
+    part[3] += u * u;
+    part[4] += g * g;
+}
+
+/* Values u and others g of the same rows: `sum` is (5, channels) of u g, |u g|, (u g)^2, u^2 and
+   g^2. With `whole` u g is that of all positions of a sample together. */
+void meet(const float *values, int64_t batch, int64_t channels, int64_t positions, int threads,
+          const float *others, int whole, double *sum)
+{
+    int64_t step = positions == 1 ? LANES : 1;
+
+    SHARED
+    for (int64_t c = 0; c < channels; c += step) {
+        int64_t width = least(step, channels - c), span = positions == 1 ? width : positions;
+        int64_t waiting = 0;
+        sums total[5] = {{0}}; lanes part[5] = {{0}};
+        double met[3] = {0};
+        for (int64_t b = 0; b < batch; b++) {
+            int64_t at = (b * channels + c) * positions;
+            for (int64_t i = 0; i < span; i += LANES) {
+                together(load(values + at + i, span - i, all(0)),
+                         load(others + at + i, span - i, all(0)), part);
+                if (++waiting % TILE == 0) flush(total, part);
+            }
+            if (!whole) continue;
+            flush(total, part);
+            double product;
+            put(total[0], &product, 1, positions);
+            met[0] += product; met[1] += __builtin_fabs(product); met[2] += product * product;
+            memset(total[0], 0, sizeof total[0]);
+        }
+        flush(total, part);
+        for (int k = 0; k < 5; k++) put(total[k], sum + k * channels + c, width, positions);
+        for (int k = 0; whole && k < 3; k++) sum[k * channels + c] = met[k];
+    }
+}
+
+/* Add a matrix and left * right, from left to right, to wide sums: each is moved once. */
+void add_products(const float *matrix, int64_t rows, int64_t columns, int64_t depth, int threads,
+                  const double *left, const double *right, double *sum)
+{
+    SHARED
+    for (int64_t i = 0; i < rows; i++) {
+        const float *from = matrix + i * columns;
+        double *to = sum + i * columns, scale = left[i];
+        for (int64_t j = 0; j < columns; j++) to[j] = (to[j] + from[j]) + scale * right[j];
+    }
+    (void)depth;
+}
+
+/* Copy what lies above the diagonal of a square matrix to below it, a tile at a time. */
+void mirror(float *matrix, int64_t rows, int64_t columns, int64_t depth, int threads)
+{
+    SHARED
+    for (int64_t top = 0; top < rows; top += LANES)
+        for (int64_t left = top; left < columns; left += LANES)
+            for (int64_t j = left; j < least(left + LANES, columns); j++)
+                for (int64_t i = top; i < least(top + LANES, j); i++)
+                    matrix[j * columns + i] = matrix[i * columns + j];
+    (void)depth;
 }
 
 /* Values of maps. */

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Asked", "Survey", "count", "survey"]
+__all__ = ["Asked", "Survey", "add_products", "count", "meet", "mirror", "survey"]
 
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=gnu11", "-Wno-psabi", "-fPIC")
 _WAYS = (("-fopenmp",), ())
@@ -36,6 +36,9 @@ _REST = {
     "survey": (ctypes.c_int, _FLOAT, _WHERE, _WHERE, _WHERE, _WHERE),
     "count_bins": (_WHERE, _COUNT, _WHERE),
     "count_values": (_WHERE, _COUNT, _WHERE),
+    "add_products": (_WHERE, _WHERE, _WHERE),
+    "mirror": (),
+    "meet": (_WHERE, ctypes.c_int, _WHERE),
 }
 """What every function over channels takes behind values, batch, channels, positions and threads."""
 
@@ -88,9 +91,10 @@ def survey(values: Tensor, asked: Asked) -> Survey | None:
     if not _fits(values):
         return None
     channels = values.shape[1]
-    sums = torch.empty(7, channels, dtype=torch.float64)
-    numbers = torch.empty(2, channels, dtype=torch.int64)
-    found = torch.empty(3, channels)
+    # Whatever the defaults of the process: the library writes these types in this memory.
+    sums = torch.empty(7, channels, dtype=torch.float64, device="cpu")
+    numbers = torch.empty(2, channels, dtype=torch.int64, device="cpu")
+    found = torch.empty(3, channels, dtype=torch.float32, device="cpu")
     plain = asked.binned and values.ndim == 2
     bins = torch.empty_like(values, dtype=torch.int16) if plain else None
     _over("survey", values, asked.order, asked.eps, sums, numbers, found, bins)
@@ -111,6 +115,36 @@ def count(values: Tensor, counts: Tensor, floor: Tensor) -> bool:
         return False
     size = counts.shape[1]
     _over("count_bins" if numbers else "count_values", values, floor.contiguous(), size, counts)
+    return True
+
+
+def meet(values: Tensor, others: Tensor, *, whole: bool) -> Tensor | None:
+    """Return sums of u g, abs(u g), (u g)^2, u^2 and g^2, `(5, channels)`; None if left to torch.
+
+    With `whole`, u g is first summed over the positions of a sample.
+    """
+    others = others.contiguous()
+    if values.shape != others.shape or not (_fits(values) and _fits(others)):
+        return None
+    sums = torch.empty(5, values.shape[1], dtype=torch.float64)
+    _over("meet", values, others, int(whole and values.ndim == 3), sums)
+    return sums
+
+
+def add_products(total: Tensor, products: Tensor, left: Tensor, right: Tensor) -> bool:
+    """Add float32 products, and those of `left` and `right`, in place; False when left to torch."""
+    wide = all(each.dtype == torch.float64 for each in (total, left, right))
+    if not (wide and total.is_contiguous() and _fits(products)):
+        return False
+    _over("add_products", products, left.contiguous(), right.contiguous(), total)
+    return True
+
+
+def mirror(matrix: Tensor) -> bool:
+    """Copy what is above the diagonal to below it, in place; False when it was left to torch."""
+    if not _fits(matrix):
+        return False
+    _over("mirror", matrix)
     return True
 
 

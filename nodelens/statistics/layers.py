@@ -11,8 +11,8 @@ from typing_extensions import Self
 
 from nodelens.errors import MergeError, ShapeError
 from nodelens.statistics.base import Statistic
-from nodelens.statistics.comoments import tiles
-from nodelens.statistics.reduce import channel_sum, gram, mix
+from nodelens.statistics.comoments import add_products, tiles
+from nodelens.statistics.reduce import gram, mix
 from nodelens.statistics.sample import Sample
 
 __all__ = ["CrossLayerMoments"]
@@ -49,9 +49,9 @@ class CrossLayerMoments(Statistic):
         return cls(
             sample.rows,
             sample.refined_mean[mine],
-            channel_sum(deviation.square()),
+            sample.squares[mine],
             beside.refined_mean,
-            channel_sum(beside.deviation.square()),
+            beside.squares,
             gram(deviation, beside.deviation),
             sample.beside_name,
             start,
@@ -62,10 +62,7 @@ class CrossLayerMoments(Statistic):
         share, weight = mix(self.rows, other.rows)
         gap = other.mean.to(self.mean.dtype) - self.mean
         other_gap = other.other_mean.to(self.mean.dtype) - self.other_mean
-        for rows in tiles(self.cross):
-            # In float32 a sum with the whole of the other would be preceded by a wide copy of it.
-            self.cross[rows] += other.cross[rows]
-            self.cross[rows].addr_(gap[rows], other_gap, alpha=weight)
+        add_products(self.cross, other.cross, gap * weight, other_gap)
         self.m2 += other.m2 + gap.square() * weight
         self.other_m2 += other.other_m2 + other_gap.square() * weight
         self.mean += gap * share

@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from nodelens.errors import InvalidValueError, MergeError
 from nodelens.statistics.base import Statistic
-from nodelens.statistics.comoments import squares_of
+from nodelens.statistics.comoments import add_products, squares_of
 from nodelens.statistics.reduce import gram, mix
 from nodelens.statistics.sample import Sample
 
@@ -43,7 +43,7 @@ class PartnerMoments(Statistic):
         self.check_mergeable(other)
         share, weight = mix(self.rows, other.rows)
         gap = other.mean.to(self.mean.dtype) - self.mean
-        self.m2.add_(other.m2).addr_(gap[self.partners()], gap, alpha=weight)
+        add_products(self.m2, other.m2, gap[self.partners()] * weight, gap)
         self.squares.add_(other.squares).addcmul_(gap, gap, value=weight)
         self.mean += gap * share
         self.rows += other.rows

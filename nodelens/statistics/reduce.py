@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nodelens.statistics import kernels
+
 __all__ = [
     "centred",
     "channel_extremes",
@@ -17,6 +19,8 @@ __all__ = [
 ]
 
 _BATCHED_GRAM_ELEMENTS = 1 << 24
+_PANEL = 128
+"""Channels of a panel of a symmetric product: half of such a square is worked out twice."""
 _ROUNDING = 64
 
 
@@ -77,12 +81,23 @@ def gram(a: Tensor, b: Tensor) -> Tensor:
     be larger than the maps, they are laid out as rows first.
     """
     if a.ndim == 2:
-        return a.mT @ b
+        return _symmetric(a.mT) if a is b else a.mT @ b
     if a.shape[0] * a.shape[1] * b.shape[1] <= max(_BATCHED_GRAM_ELEMENTS, a.numel()):
         return torch.bmm(a, b.mT).sum(0)
     left = a.transpose(0, 1).reshape(a.shape[1], -1)
-    right = left if b is a else b.transpose(0, 1).reshape(b.shape[1], -1)
-    return left @ right.mT
+    if a is b:
+        return _symmetric(left)
+    return left @ b.transpose(0, 1).reshape(b.shape[1], -1).mT
+
+
+def _symmetric(x: Tensor) -> Tensor:
+    """Return `x` times its transpose, `(channels, channels)`, of which half is copied."""
+    channels = len(x)
+    product = x.new_empty(channels, channels)
+    for start in range(0, channels, _PANEL):
+        stop = min(start + _PANEL, channels)
+        torch.mm(x[start:stop], x[start:].mT, out=product[start:stop, start:])
+    return product if kernels.mirror(product) else product.triu().add_(product.triu(1).mT)
 
 
 def mix(rows: int, other_rows: int) -> tuple[float, float]:

@@ -111,6 +111,12 @@ class Sample:
         return channel_extremes(self.values)
 
     @cached_property
+    def squares(self) -> Tensor:
+        """Return the sums of squared deviations, `(channels,)`."""
+        found = self.survey(kernels.Asked(order=2))
+        return channel_sum(self.deviation.square()) if found is None else found.m2
+
+    @cached_property
     def products(self) -> Tensor:
         """Return the sums of products of deviations of every two channels."""
         return gram(self.deviation, self.deviation)

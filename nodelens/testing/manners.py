@@ -172,6 +172,7 @@ def _structure(model: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {"the modules": [n for n, _ in model.named_modules()]}
     for name, module in model.named_modules():
         found[f"training flag of {name!r}"] = module.training
+        found[f"attributes of {name!r}"] = sorted(vars(module))
         for hooks in _HOOKS:
             found[f"{hooks} of {name!r}"] = list(getattr(module, hooks).items())
     return found

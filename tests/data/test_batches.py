@@ -81,6 +81,25 @@ def test_drawing_a_shuffled_loader_leaves_the_global_generator_alone():
     run(model, loader)
     evaluate(model, loader)
     assert torch.equal(torch.get_rng_state(), before)
+    for _ in Lens.from_name("activation_mean").analyse_batched(model, loader):
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_draws_of_a_loader_go_on_from_batch_to_batch():
+    model, (x, _) = network(), data()
+
+    def noisy() -> Iterator[Tensor]:
+        for _ in range(3):
+            yield x + torch.randn_like(x)
+
+    lens, whole = Lens.from_name("activation_mean"), Lens.from_name("activation_mean").aggregator()
+    torch.manual_seed(5)
+    for statistics in lens.analyse_batched(model, noisy()):
+        torch.rand(7)  # the caller's own draws change nothing
+        whole.update(statistics)
+    torch.manual_seed(5)
+    assert_close(whole.result(), run(model, list(noisy()), ["activation_mean"]))
 
 
 def test_a_generator_of_unknown_length_is_drawn_once():

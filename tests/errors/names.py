@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from nodelens import ModelWrapper, get_metric
+from nodelens import Lens, ModelWrapper, get_metric
 from nodelens.interventions import evaluate
 from tests.errors.attempts import Wrong, analyse, make, run, select, x, y
 
 NAMES: Wrong = [
     (make("rayleigh_quotiet"), "unknown lens 'rayleigh_quotiet' .did you mean 'rayleigh_quotient'"),
+    (lambda _: Lens.from_name(None), "a lens is asked for by name, a string, not None"),  # type: ignore[arg-type]
     (make("zzzz"), "unknown lens 'zzzz'; `nodelens lenses` lists all "),
     (lambda _: get_metric("ablation", channels={"0": [0]}), "lens 'ablation' is not a metric"),
     (

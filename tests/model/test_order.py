@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nodelens import CompositeLens, Lens, ModelWrapper
-from nodelens.errors import LayerNotReachedError
+from nodelens.errors import IncompatibleModelError, LayerNotReachedError
 from nodelens.interventions import evaluate
 from tests.oracles.capture import Plain, capture
 from tests.oracles.rows import pixels
@@ -262,3 +262,13 @@ def test_what_no_pass_reaches_is_among_the_notes():
     for result in (lens.analyse(Idle(), x), both.run(Idle(), [x, x], progress=False)):
         assert result.notes == [note]
     assert Lens.from_name("activation_mean", layers="busy").analyse(Idle(), x).notes == []
+
+
+def test_a_layer_exchanged_for_another_kind_under_its_name_is_seen():
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).eval()
+    x = torch.randn(9, 4)
+    before = means(model, [x])
+    model[0], model[1] = nn.utils.fuse_linear_bn_eval(model[0], model[1]), nn.Identity()
+    torch.testing.assert_close(means(model, [x])["2"], before["2"])
+    with pytest.raises(IncompatibleModelError):
+        Lens.from_name("bn_scale").analyse(model)

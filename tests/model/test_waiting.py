@@ -27,8 +27,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * 1
-        with torch.no_grad():  # in place where autograd would refuse it
-            made = self.first(x)
+        made = self.first(x).detach()  # in place where autograd would refuse it
         x += made.tanh()
         made += 100
         x += self.second(x)

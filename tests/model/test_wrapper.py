@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import nnsight
@@ -186,3 +189,15 @@ def test_a_transformers_model_is_measured_as_the_module_it_is(llama: nn.Module):
         expected = llama(**batch).logits
     torch.testing.assert_close(outputs.logits, expected)
     assert activations["lm_head"].shape == (2, 5, VOCABULARY)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda w: pickle.loads(pickle.dumps(w))])
+def test_a_copied_wrapper_measures_its_own_model(again: Callable[[ModelWrapper], ModelWrapper]):
+    wrapper, x = ModelWrapper(nn.Sequential(nn.Linear(4, 3)), ["0"]), torch.randn(9, 4)
+    lens = Lens.from_name("activation_mean")
+    expected = lens.analyse(wrapper, x)
+    twin = again(wrapper)
+    with torch.no_grad():
+        wrapper.module[0].weight.zero_()
+    assert twin.tracked_layers == ["0"]
+    assert_close(lens.analyse(twin, x), expected)

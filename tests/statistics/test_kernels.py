@@ -18,8 +18,11 @@ from nodelens.statistics import (
     QuantileSketch,
     Sample,
     kernels,
+    reduce,
 )
 from nodelens.statistics.base import measured
+from nodelens.statistics.comoments import add_products
+from nodelens.statistics.reduce import gram
 
 SHAPES = [(1, 1), (5, 3), (40, 16), (33, 17), (300, 100), (1100, 20)]
 SHAPES += [(2, 3, 5), (9, 4, 16), (3, 2, 49)]
@@ -90,6 +93,43 @@ def test_statistics_are_what_torch_makes_them(
         assert mine.plain() == plain.plain()
         for name, tensor in plain.widened().state().items():
             torch.testing.assert_close(mine.state()[name], tensor, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_what_activation_and_gradient_make_together(shape: tuple[int, ...], whole: bool):
+    values, gradient = drawn(shape, 0.5), drawn((shape[0] + 1, *shape[1:]))[1:]
+    found = kernels.meet(values, gradient, whole=whole)
+    u, g = values.double(), gradient.double()
+    product = (u * g).sum(2) if whole and u.ndim == 3 else rows(u * g)
+    wanted = torch.stack([product.sum(0), product.abs().sum(0), product.square().sum(0)])
+    squares = torch.stack([rows(u).square().sum(0), rows(g).square().sum(0)])
+    assert found is not None
+    torch.testing.assert_close(found, torch.cat([wanted, squares]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 130), (300, 129), (40, 300), (6, 130, 9)], ids=str)
+def test_a_symmetric_product_is_the_product(shape: tuple[int, ...], monkeypatch):
+    values = drawn(shape)
+    exact = values.double()
+    expected = rows(exact).T @ rows(exact)
+    compiled = gram(values, values)
+    monkeypatch.setattr(kernels, "_library", lambda: None)
+    monkeypatch.setattr(reduce, "_BATCHED_GRAM_ELEMENTS", 1)
+    for product in (compiled, gram(values, values), gram(exact, exact)):
+        assert torch.equal(product, product.T)
+        torch.testing.assert_close(product.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_products_are_added_to_wide_sums(compiled: bool, monkeypatch: pytest.MonkeyPatch):
+    total, left, right = (drawn((33 + k, 20)).double()[k:] for k in range(3))
+    products, (left, right) = drawn((33, 20), 1.0), (left[:, 0], right[0])
+    expected = total + products + left[:, None] * right
+    if not compiled:
+        monkeypatch.setattr(kernels, "_library", lambda: None)
+    add_products(total, products, left, right)
+    torch.testing.assert_close(total, expected, rtol=1e-15, atol=1e-15)
 
 
 def test_counts_are_the_same_bin_by_bin(monkeypatch: pytest.MonkeyPatch):
@@ -180,3 +220,18 @@ def test_it_is_built_once_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch, t
     kernels._library.cache_clear()
     assert looked(drawn((6, 4))) is not None
     assert [(p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*.so")] == [(built[0], stamp)]
+
+
+def test_the_defaults_of_the_process_change_no_sum():
+    values = drawn((40, 16))
+    expected = looked(values)
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        found = looked(values)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert found is not None and expected is not None
+    for name in ("low", "high", "centre", "total"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
