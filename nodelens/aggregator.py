@@ -105,6 +105,8 @@ class Aggregator:
         packed, state = self.packed()
         # One rank's devices may not exist on another.
         for index, tensors in gathered((packed, {k: t.cpu() for k, t in state.items()})):
+            if index["lens"] != packed["lens"]:
+                raise MergeError(f"another rank measured {index['lens']}, this one {self.lens!r}")
             merged.merge(Aggregator.unpacked(self.lens, index, tensors))
         return merged
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
 
 __all__ = [
     "ConfigError",
@@ -29,6 +31,7 @@ __all__ = [
     "UnknownOptionError",
     "closest",
     "nearest",
+    "whole",
 ]
 
 _LONGEST = 200
@@ -130,6 +133,13 @@ class SharedDataWarning(UserWarning):
 
 class TrackingWarning(UserWarning):
     """A tracker that failed, and was left out of a run that goes on."""
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """Return a whole number; InvalidValueError when it is not one, or below `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InvalidValueError(f"{name} is {value!r}, expected a whole number from {least} on")
+    return int(value)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

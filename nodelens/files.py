@@ -8,7 +8,8 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -59,21 +60,28 @@ def write_bytes(path: Path, data: bytes, *, make_folder: bool = True) -> None:
     The data are on the disk before the name is theirs, so that a crash leaves the old file or the
     new one. Raises OutputError when the folder cannot be made or written, or the disk is full.
     """
+    _write(path, lambda temporary: temporary.write_bytes(data), make_folder)
+
+
+def _write(path: Path, write: Callable[[Path], object], make_folder: bool) -> None:
+    from safetensors import SafetensorError
+
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
+            write(temporary)
+            with temporary.open("r+b") as file:
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
-    except (OSError, ValueError) as failure:
+    except (OSError, SafetensorError, ValueError) as failure:
         # A name with a NUL, or with half a character, is a ValueError.
         reason = getattr(failure, "strerror", None) or failure
         raise OutputError(f"cannot write {str(path)!r}: {reason}") from failure
@@ -121,14 +129,26 @@ def save_tensors(
     *,
     make_folder: bool = True,
 ) -> None:
-    """Write tensors as safetensors with a checksum, whole or not at all."""
-    from safetensors.torch import save
+    """Write tensors as safetensors with a checksum, whole or not at all.
 
-    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    Tensors on the CPU are written from where they are: a state that just fits need not fit twice.
+    """
+    from safetensors.torch import save_file
+
+    plain = _apart({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     about = dict(metadata or {})
     about[_CHECKSUM] = _checksum(plain, about)
     entry = {_OURS: json.dumps(about, sort_keys=True)}
-    write_bytes(path, save(plain, entry), make_folder=make_folder)
+    _write(path, lambda temporary: save_file(plain, temporary, entry), make_folder)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, copied where two lie in one storage, which safetensors refuses."""
+    often = Counter(t.untyped_storage().data_ptr() for t in tensors.values())
+    return {
+        name: t.clone() if often[t.untyped_storage().data_ptr()] > 1 else t
+        for name, t in tensors.items()
+    }
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

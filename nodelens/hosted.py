@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,8 @@ def measured_elsewhere(stream: Stream, batch: Batch) -> Measured:
     Raises IncompatibleModelError for a lens that needs the model here, and what the pass raises.
     """
     lens, model = stream.lens, stream.model
+    _check_hostable(lens, stream, batch)
     reads = [read for wanted in lens.wanted(model).values() for read in wanted]
-    _check_hostable(lens, stream, batch, reads)
     there = replace(stream, model=None, settled={}, batch_options={})  # type: ignore[arg-type]
     route = model.route(batch)
     payload = writable(_measure, (there, replace(batch, loss=None), route, dict(model.references)))
@@ -79,22 +79,32 @@ def _packed(lens: Lens, measured: Any) -> Any:
     return aggregator.packed()
 
 
-def _check_hostable(lens: Lens, stream: Stream, batch: Batch, reads: Sequence[Read]) -> None:
-    if (reason := _refusal(lens, stream, batch, reads)) is not None:
+def _check_hostable(lens: Lens, stream: Stream, batch: Batch) -> None:
+    if (reason := _refusal(lens, stream, batch)) is not None:
         raise IncompatibleModelError(f"remote={stream.remote!r}: {reason}; run it without remote=")
 
 
-def _refusal(lens: Lens, stream: Stream, batch: Batch, reads: Sequence[Read]) -> str | None:
+def _refusal(lens: Lens, stream: Stream, batch: Batch) -> str | None:
     if lens.edits:
         return "the lens compares outputs of the edited model here, so the model has to be here"
     if len(lens._bodies(stream.model, {"batch": batch, "stream": stream})) > 1:
         return "a hosted pass has one reader, and some parts of the composite read on their own"
-    if any("gradient" in read.statistic.needs for read in reads):
-        return "the lens takes the gradient of the loss after the pass, so the model has to be here"
+    if _takes_gradient(lens, stream.model):
+        parts = getattr(lens, "lenses", ())
+        names = ", ".join(part.name for part in parts if _takes_gradient(part, stream.model))
+        return (
+            f"the lens takes the gradient of the loss after the pass{names and f' ({names})'}, so "
+            "the model has to be here"
+        )
     return None
 
 
-def _classes(lens: Lens, reads: Sequence[Read]) -> Iterator[type]:
+def _takes_gradient(lens: Lens, model: ModelWrapper) -> bool:
+    wanted = lens.wanted(model).values()
+    return any("gradient" in read.statistic.needs for reads in wanted for read in reads)
+
+
+def _classes(lens: Lens, reads: Iterable[Read]) -> Iterator[type]:
     """Every class the server must know: the lens, its parts, and the statistics they read."""
     yield from (type(part) for part in (lens, *getattr(lens, "lenses", ())))
     yield from (read.statistic for read in reads)

@@ -253,6 +253,22 @@ def test_a_lens_that_needs_the_model_here_says_so(model: Any, lens: Any, reason:
     assert "run it without remote=" in str(caught.value)
 
 
+def test_the_parts_that_need_a_gradient_are_named_in_a_composite(model: Any):
+    names = ["activation_mean", "taylor_saliency", "fisher"]
+    many = CompositeLens([Lens.from_name(name) for name in names])
+    with pytest.raises(IncompatibleModelError, match=r"after the pass \(taylor_saliency, fisher\)"):
+        many.analyse(model, batch(), **LOCAL)
+
+
+@pytest.mark.slow
+def test_a_hosted_run_keeps_to_a_budget(model: Any):
+    lens, batches = forward(), [batch(seed=seed) for seed in range(2)]
+    budget = lens.plan(model, batches[0]).peak["cpu"] * 3 // 4
+    assert len(lens.plan(model, batches[0], memory_budget=budget).passes) > 1
+    there = lens.run(model, batches, progress=False, memory_budget=budget, **LOCAL)
+    assert_equal(there, lens.run(model, batches, progress=False))
+
+
 def test_a_model_that_nnsight_does_not_host_is_refused():
     with pytest.raises(IncompatibleModelError, match="needs a model that nnsight hosts"):
         forward().analyse(nn.Linear(3, 2), torch.randn(4, 3), **LOCAL)

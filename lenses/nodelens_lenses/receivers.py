@@ -9,6 +9,7 @@ from nodelens import Lens, ModelWrapper
 from nodelens.analysis.causal import CausalResult, Receivers
 from nodelens.analysis.causal.lens import EstimatingLens
 from nodelens.analysis.causal.receivers import changed, read_calls, received, received_rows
+from nodelens.progress import announce
 from nodelens.statistics import Moments, Sample
 
 __all__ = ["HaloReceiversLens"]
@@ -28,6 +29,7 @@ class HaloReceiversLens(EstimatingLens):
     the `gap` between both. `concluded` gives the disruption of every channel.
     """
 
+    unitless = ("spearman", "control", "gap")
     formula = (
         r"\rho_j\bigl(I_j, \sqrt{\langle (a_j^{-S} - a_j)^2 \rangle"
         r" / \operatorname{var} a_j}\bigr)"
@@ -53,12 +55,8 @@ class HaloReceiversLens(EstimatingLens):
         value: Any = "zero",
     ) -> None:
         super().__init__()
-        self.source, self.receiver, self.influence, self.others = (
-            source,
-            receiver,
-            influence,
-            others,
-        )
+        self.source, self.receiver = source, receiver
+        self.influence, self.others = influence, others
         self.draws, self.resamples, self.seed = draws, resamples, seed
         self.site, self.value = site, value
         self.check()
@@ -90,12 +88,19 @@ class HaloReceiversLens(EstimatingLens):
 
     def _conclude(self, found: list[Any], stream: Any, batch: Any) -> dict[str, dict[Any, Any]]:
         model = stream.model
+        lesions = stream.once("lesions", lambda: self._lesions(model, batch))
         before = received_rows(found[0]["calls"], model, batch, self.receiver)
         measured: dict[Any, Any] = {"intact": Moments.measure(Sample(before))}
-        for number, which in enumerate(stream.once("lesions", lambda: self.check().lesions)):
+        for number, which in enumerate(lesions):
             after = received(model, batch, self.receiver, which, site=self.site, value=self.value)
             measured[f"change {number}"] = changed(before, after)
         return {"model": measured}
+
+    def _lesions(self, model: ModelWrapper, batch: Any) -> list[Any]:
+        check = self.check()
+        check.check_order(model.route(batch))
+        announce(f"lens {self.name!r}: {1 + len(check.lesions)} passes a batch")
+        return check.lesions
 
     def concluded(self, statistics: Any) -> CausalResult:
         found = dict(statistics["model"])
@@ -106,7 +111,9 @@ class HaloReceiversLens(EstimatingLens):
     def example(cls, model: ModelWrapper) -> tuple[Lens, dict[str, Any]]:
         """Return the lens on one channel of a first layer and all of the layer behind it."""
         route = model.known_route()
-        names = [n for n in model.layers if route is None or route.reached(n)]
+        names = list(model.layers)
+        if route is not None:
+            names = sorted(filter(route.reached, names), key=route.order)
         source, receiver = names[0], names[1]
         influence = list(range(model.layers[receiver].channels))
         rest = list(range(1, model.layers[source].channels))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nodelens.analysis.arrays import Array, channel_scores
+from nodelens.analysis.arrays import Array, array, channel_scores
 from nodelens.analysis.supernodes import concentration
 from nodelens.errors import InvalidValueError
 
@@ -37,23 +37,20 @@ def depth_profile(
     """
     import pandas
 
-    _check(scores, "layers")
-    depths = np.linspace(0, 1, len(scores)) if len(scores) > 1 else [0.0]
-    rows = []
-    for depth, (layer, given) in zip(depths, scores.items(), strict=True):
-        values = _values(given, f"layer {layer!r}")
-        marks = zip(quantiles, np.quantile(values, quantiles), strict=True)
-        rows.append(
-            {
-                "layer": layer,
-                "depth": float(depth),
-                "channels": len(values),
-                "mean": values.mean(),
-                "median": np.median(values),
-                **{f"q{100 * q:02.0f}": mark for q, mark in marks},
-                "top_share": _top_share(values, share),
-            }
-        )
+    marks = array(quantiles, "quantiles")
+    if marks.ndim != 1 or not ((marks >= 0) & (marks <= 1)).all():
+        raise InvalidValueError(f"quantiles are {quantiles}, expected numbers from 0 to 1")
+    rows = [
+        {
+            **place,
+            "channels": len(values),
+            "mean": values.mean(),
+            "median": np.median(values),
+            **{f"q{100 * q:02.0f}": np.quantile(values, q) for q in marks},
+            "top_share": _top_share(values, share),
+        }
+        for place, values in _along(scores, "")
+    ]
     return pandas.DataFrame(rows)
 
 
@@ -85,20 +82,17 @@ def compared_kinds(
 
 
 def _rows(kind: str, layers: Mapping[str, Any], share: float) -> list[dict[str, Any]]:
-    _check(layers, f"layers of {kind!r}")
-    depths = np.linspace(0, 1, len(layers)) if len(layers) > 1 else [0.0]
     rows = []
-    for depth, (layer, given) in zip(depths, layers.items(), strict=True):
-        values = _values(given, f"layer {layer!r} of {kind!r}")
+    for place, values in _along(layers, f" of {kind!r}"):
         if values.min() < 0:
             raise InvalidValueError(
-                f"layer {layer!r} of {kind!r}: a score is {values.min():g}, expected none below 0"
+                f"layer {place['layer']!r} of {kind!r}: a score is {values.min():g}, "
+                "expected none below 0"
             )
         rows.append(
             {
                 "kind": kind,
-                "layer": layer,
-                "depth": float(depth),
+                **place,
                 "units": len(values),
                 "total": values.sum(),
                 "largest": float(_over(values.max(), values.sum())),
@@ -106,6 +100,17 @@ def _rows(kind: str, layers: Mapping[str, Any], share: float) -> list[dict[str, 
             }
         )
     return rows
+
+
+def _along(layers: Mapping[str, Any], of: str) -> Iterator[tuple[dict[str, Any], Array]]:
+    """Every layer's name and relative depth, with its scores `(channels,)`."""
+    _check(layers, f"layers{of}")
+    last = max(len(layers) - 1, 1)
+    for number, (layer, given) in enumerate(layers.items()):
+        values = channel_scores(given, f"layer {layer!r}{of}")
+        if not len(values):
+            raise InvalidValueError(f"layer {layer!r}{of} has no channels")
+        yield {"layer": layer, "depth": number / last}, values
 
 
 def _top_share(values: Array, share: float) -> float:
@@ -117,13 +122,6 @@ def _over(part: Any, whole: Any) -> Any:
     return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
 
 
-def _values(given: Any, what: str) -> Array:
-    values = channel_scores(given, what)
-    if not len(values):
-        raise InvalidValueError(f"{what} has no channels")
-    return values
-
-
 def _check(given: Mapping[str, Any], what: str) -> None:
-    if not given:
+    if not isinstance(given, Mapping) or not given:
         raise InvalidValueError(f"there are no {what}, expected scores of at least one")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nodelens.analysis.arrays import Array, array
+from nodelens.analysis.arrays import Array, array, fraction
 from nodelens.analysis.causal.estimates import rank_correlations, top_recalls
 from nodelens.errors import InvalidValueError, OutputError, ShapeError, TooFewRowsError, nearest
 from nodelens.model.wrapper import wrap
@@ -86,11 +86,9 @@ def dynamics(
         raise ShapeError(f"scores have shape {values.shape}, expected (checkpoints, channels)")
     if len(values) < 2:
         raise TooFewRowsError(f"scores of {len(values)} checkpoint, expected at least 2")
-    if not 0 < top <= 1:
-        raise InvalidValueError(f"top is {top!r}, expected a fraction above 0 and up to 1")
     at = _steps(steps, len(values), log_steps)
     last = np.broadcast_to(values[-1], values.shape)
-    k = max(1, round(top * values.shape[1]))
+    k = max(1, round(fraction("top", top) * values.shape[1]))
     return Dynamics(
         steps=np.arange(len(values), dtype=float) if steps is None else np.asarray(steps, float),
         final=torch.from_numpy(values[-1].copy()),

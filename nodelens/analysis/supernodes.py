@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodelens.analysis.arrays import Array, array, channel_scores, indices
+from nodelens.analysis.arrays import Array, array, channel_scores, indices, seeded, whole_numbers
 from nodelens.analysis.clustering.permutation import Contrast, contrast
-from nodelens.errors import InvalidValueError, ShapeError, TooFewRowsError
+from nodelens.errors import InvalidValueError, ShapeError, TooFewRowsError, whole
 from nodelens.metrics.formulas import (
     connectivity,
     effective_dimension,
@@ -136,13 +136,12 @@ def robustness(
     (such as `scar_loss_proxy` of each batch): a bootstrap's score is the mean over batches drawn.
     """
     values = array(batch_scores, "batch_scores")
-    if values.ndim != 2:
+    if values.ndim != 2 or not values.shape[1]:
         raise ShapeError(f"batch_scores has shape {values.shape}, expected (batches, units)")
-    if len(values) < 2 or samples < 1:
-        raise TooFewRowsError(
-            f"{len(values)} batches and {samples} samples, expected at least 2 and 1"
-        )
-    random = np.random.default_rng(seed)
+    if len(values) < 2:
+        raise TooFewRowsError(f"{len(values)} batches, expected at least 2")
+    whole("samples", samples, 1)
+    random = seeded(seed)
     draws = random.multinomial(len(values), np.full(len(values), 1 / len(values)), samples)
     selected = top_share(torch.from_numpy(values.mean(0)), share)
     again = [top_share(torch.from_numpy(draw @ values), share) for draw in draws]
@@ -182,8 +181,9 @@ def write_halo(
     The halo is the `share` of the units outside the core with the highest connectivity, at least
     one; `dimensions` is the share of the stream that counts as the core's.
     """
-    members = torch.from_numpy(indices(core, down_weight.shape[1], "the core"))
-    conn = connectivity(down_weight.detach().cpu(), members, dimensions)
+    weight = _weight(down_weight, "down_weight")
+    members = torch.from_numpy(indices(core, weight.shape[1], "the core"))
+    conn = connectivity(weight, members, dimensions)
     outside = torch.ones(len(conn), dtype=torch.bool)
     outside[members] = False
     others = outside.nonzero().flatten()
@@ -205,10 +205,9 @@ def read_halo(
     `up_weight` is `(channels, hidden)`, what reads the stream behind the block. The halo is the
     `share` of its channels with the highest connectivity, `(channels,)`.
     """
-    members = torch.from_numpy(indices(core, down_weight.shape[1], "the core"))
-    conn = read_connectivity(
-        up_weight.detach().cpu(), down_weight.detach().cpu(), members, dimensions
-    )
+    up, down = _weight(up_weight, "up_weight"), _weight(down_weight, "down_weight")
+    members = torch.from_numpy(indices(core, down.shape[1], "the core"))
+    conn = read_connectivity(up, down, members, dimensions)
     return top_share(conn, share), conn
 
 
@@ -237,7 +236,7 @@ def write_concentration(down_weight: Tensor) -> Tensor:
     The exponential of the entropy of its absolute weights, from 1 (one dimension) to hidden (all
     alike); 0 for a unit that writes nothing.
     """
-    size = down_weight.detach().to("cpu", torch.float64).abs()
+    size = _weight(down_weight, "down_weight").abs()
     found = [effective_dimension(column) for column in size.T]
     return torch.tensor(found, dtype=torch.float64)
 
@@ -251,10 +250,12 @@ def random_cores(
     """
     taken = indices(np.asarray(exclude), units, "exclude")
     left = np.setdiff1d(np.arange(units), taken)
-    if not 1 <= size <= len(left):
+    if not 1 <= whole("size", size, 1) <= len(left):
         raise InvalidValueError(f"size is {size}, expected a number from 1 to {len(left)}")
-    random = np.random.default_rng(seed)
-    drawn = [np.sort(random.choice(left, size, replace=False)) for _ in range(count)]
+    random = seeded(seed)
+    drawn = [
+        np.sort(random.choice(left, size, replace=False)) for _ in range(whole("count", count, 0))
+    ]
     return torch.from_numpy(np.array(drawn, dtype=np.int64).reshape(count, size))
 
 
@@ -288,16 +289,27 @@ def halo_contrast(
     `others` hold units' numbers, pair by pair, `others` as `matched_others` gives them.
     """
     scores = channel_scores(values, "values")
-    mine = indices(halo, len(scores), "the halo")
-    theirs = np.asarray(others, dtype=np.int64)
-    if len(mine) != len(theirs) or not len(mine) or permutations < 1:
+    # Not sorted: each stands beside its own match.
+    mine, theirs = (
+        whole_numbers(units, what, len(scores))
+        for units, what in ((halo, "the halo"), (others, "others"))
+    )
+    whole("permutations", permutations, 1)
+    if mine.ndim != 1 or mine.shape != theirs.shape or not len(mine):
         raise ShapeError(
-            f"{len(theirs)} others for a halo of {len(mine)} units and {permutations} "
-            "permutations, expected one for each, and at least one of both"
+            f"others of shape {theirs.shape} for a halo of shape {mine.shape}, expected one for "
+            "each unit, and at least one"
         )
     gaps = scores[mine] - scores[theirs]
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (permutations, len(gaps)))
+    signs = seeded(seed).choice([-1.0, 1.0], (permutations, len(gaps)))
     return contrast(float(gaps.mean()), signs @ gaps / len(gaps))
+
+
+def _weight(given: Any, what: str) -> Tensor:
+    found = torch.from_numpy(array(given, what))
+    if found.ndim != 2 or not found.numel():
+        raise ShapeError(f"{what} has shape {tuple(found.shape)}, expected a matrix")
+    return found
 
 
 def _jaccard(a: set[int], b: set[int]) -> float:

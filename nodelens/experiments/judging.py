@@ -17,6 +17,7 @@ from nodelens.experiments.stage import Run
 from nodelens.interventions import evaluate, perplexity
 from nodelens.interventions.channels import Condition
 from nodelens.interventions.lm_eval import evaluate_tasks
+from nodelens.report.channels import wilson
 
 __all__ = ["check_protocol", "judge", "protocol_of"]
 
@@ -88,17 +89,14 @@ def _section(config: Config) -> EvaluationSection:
 
 
 def _classified(run: Run, model: Any, condition: Condition, split: str) -> dict[str, Any]:
-    from scipy.stats import binomtest
-
     part = getattr(run.splits, split)
     rows = _section(run.config).rows if split == "test" else None
     part = TensorDataset(*(tensor[:rows] for tensor in part.tensors))
     found = evaluate(model, run.splits.batches(part), condition)
     told = {"accuracy": found.accuracy, "top5": found.top5, "loss": found.loss, "rows": found.rows}
     if found.accuracy is not None:
-        right = round(found.accuracy * found.rows)
-        ends = binomtest(right, found.rows).proportion_ci(0.95, method="wilson")
-        told |= {"accuracy_low": float(ends.low), "accuracy_high": float(ends.high)}
+        low, high = wilson(found.accuracy, found.rows)
+        told |= {"accuracy_low": low, "accuracy_high": high}
     return told
 
 

@@ -16,9 +16,9 @@ from nodelens.errors import InvalidValueError, MergeError, OutputError
 from nodelens.experiments.artifacts import CONFIG, STATE
 from nodelens.experiments.folder import PROVENANCE, RunFolder
 from nodelens.experiments.record import Record
-from nodelens.lens import Lens
+from nodelens.plan import Step
 
-__all__ = ["Shard", "adopt", "merged", "read_shards", "shard_directory"]
+__all__ = ["Shard", "adopt", "merged", "read_shards", "save_share", "shard_directory"]
 
 _STARTED = (CONFIG, PROVENANCE)
 
@@ -30,6 +30,8 @@ class Shard:
     folder: RunFolder
     share: Share
     about: dict[str, Any]
+    states: tuple[str, ...]
+    """The names of the files of its statistics, one for each pass over the share."""
 
     def __str__(self) -> str:
         return f"shard {self.share} ({str(self.folder.root)!r})"
@@ -71,13 +73,26 @@ def read_shards(directories: Sequence[str | Path]) -> list[Shard]:
     return shards
 
 
-def merged(shards: Sequence[Shard], lens: Lens, about: dict[str, Any]) -> Aggregator:
-    """Return the statistics of all shards, merged in the order of their shares."""
-    aggregator = lens.aggregator()
+def save_share(folder: RunFolder, step: Step, aggregator: Aggregator) -> str:
+    """Write what a step measured of a share, and return the name of the file."""
+    path = step.file(folder.path(STATE))
+    aggregator.save(path)
+    return path.relative_to(folder.root.resolve()).as_posix()
+
+
+def merged(shards: Sequence[Shard], step: Step, about: dict[str, Any]) -> Aggregator:
+    """Return the statistics of one step of all shards, merged in the order of their shares."""
+    aggregator = step.lens.aggregator()
     for shard in shards:
         check_same(str(shard), shard.about, about)
+        path = step.file(shard.folder.path(STATE))
         try:
-            aggregator.merge(Aggregator.load(shard.folder.path(STATE), lens))
+            if path.name not in shard.states:
+                raise MergeError(
+                    f"{path.name!r} is not there, but {', '.join(shard.states)}: its passes were"
+                    " planned on another kind of device; expected the same for all shards and here"
+                )
+            aggregator.merge(Aggregator.load(path, step.lens))
         except MergeError as error:
             error.within(str(shard))
             raise
@@ -108,16 +123,18 @@ def _read(directory: str | Path) -> Shard:
     folder = RunFolder(directory)
     if not all(folder.has(name) for name in _STARTED):
         raise MergeError(f"{str(directory)!r} is not the run directory of a shard")
-    share = folder.read_json(PROVENANCE).get("shard")
+    told = folder.read_json(PROVENANCE)
+    share, written = told.get("shard"), told["stages"].get("measure", {}).get("files", {})
     if share is None:
         raise MergeError(f"{str(directory)!r} is a whole run, expected shards (run --shard i/n)")
-    if not folder.has(STATE):
+    if not written or not all(folder.has(name) for name in written):
         raise MergeError(
             f"shard {share} ({str(directory)!r}) has not finished: run it again with"
             f" --shard {share} --resume"
         )
-    about = Aggregator.facts(folder.path(STATE))
-    return Shard(folder, Share.parse(about.pop("share")), about)
+    about = Aggregator.facts(folder.path(next(iter(written))))
+    states = tuple(Path(name).name for name in written)
+    return Shard(folder, Share.parse(about.pop("share")), about, states)
 
 
 def _check_complete(shards: Sequence[Shard]) -> None:

@@ -17,7 +17,7 @@ from nodelens.errors import (
     nearest,
 )
 from nodelens.model.layers import Layer
-from nodelens.model.loaded import check_loaded
+from nodelens.model.loaded import check_loaded, check_not_fused, check_untied
 from nodelens.model.wrapper import ModelWrapper
 
 __all__ = [
@@ -130,6 +130,7 @@ def known_layers(wrapper: ModelWrapper, channels: Channels) -> list[str]:
     """Return the names of the layers to silence; LayerNotFoundError when one has no channels."""
     for name in channels:
         if name not in wrapper.layers:
+            check_not_fused(wrapper.module, name)
             raise LayerNotFoundError(
                 f"no layer {name!r} to silence{nearest(name, wrapper.layers)}; "
                 f"the layers are {', '.join(list(wrapper.layers)[:12])}"
@@ -144,7 +145,12 @@ def channel_indices(
 
     Raises ShapeError for a mask of another width, InvalidValueError for numbers out of range.
     """
-    given = torch.as_tensor(chosen)
+    try:
+        given = torch.as_tensor(chosen)
+    except (RuntimeError, TypeError, ValueError) as fault:
+        raise InvalidValueError(
+            f"layer {layer!r}: {chosen!r} are no {what} numbers and no mask: {fault}"
+        ) from fault
     if given.dtype == torch.bool:
         if given.shape != (width,):
             raise ShapeError(
@@ -195,6 +201,7 @@ def _of_weights(wrapper: ModelWrapper, name: str, condition: Condition) -> Part:
         raise ShapeError(
             f"layer {name!r}: a mask of weights is {given}, expected bool of the weight's {shape}"
         )
+    check_untied(wrapper.module, [name])
     return Part(wrapper.layers[name], "weight", torch.empty(0, dtype=torch.long), mask)
 
 

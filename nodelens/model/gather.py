@@ -48,18 +48,26 @@ NOTHING, OUTPUTS, GRADIENT = "", "outputs", "gradient"
 class Visit:
     """One stop of a pass: a layer's input or output on one of its calls, and what to read there.
 
-    `reads` are grouped by what they wait for.
+    `reads` are grouped by what they wait for. `device` is that of the layer's weights, where all it
+    shows is measured: a model spread over devices may hand it an input on another. None is where
+    it comes.
     """
 
     layer: Layer
     site: str
     number: int
     reads: Mapping[Awaited, tuple[Read, ...]]
+    device: torch.device | None = None
 
     @property
     def place(self) -> tuple[str, str]:
         """Return the layer's name and the site: what reads of another layer wait for."""
         return self.layer.name, self.site
+
+    def canonical(self, raw: Any, site: str, batch: Batch) -> Tensor:
+        """Return what a site of the layer shows with channels on axis 1, on the layer's device."""
+        shown = canonical(raw, self.layer, site, batch.axes())
+        return shown if self.device is None else shown.to(self.device)
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class Seen:
     def canonical(self, batch: Batch, tensor: Tensor | None = None) -> Tensor:
         """Return the tensor, or one of its shape, with channels on axis 1."""
         shown = self.tensor.detach() if tensor is None else tensor
-        return canonical(shown, self.visit.layer, self.visit.site, batch.axes())
+        return self.visit.canonical(shown, self.visit.site, batch)
 
 
 @dataclass
@@ -168,13 +176,20 @@ def plan_reads(
             if isinstance(awaited, tuple):
                 places.setdefault(awaited, {})
     visits = [
-        Visit(described[name], site, number, {k: tuple(v) for k, v in found.items()})
+        Visit(described[name], site, number, {k: tuple(v) for k, v in found.items()}, where)
         for (name, site), found in places.items()
+        for where in [_device(wrapper, name)]
         for number in range(route.visits[name])
     ]
     visits.sort(key=lambda v: route.events[(v.layer.name, v.number, v.site)])
     both = {n for n, rs in reads.items() for r in rs if "input" in r.statistic.needs}
     return Stops(tuple(visits), constants, frozenset(both))
+
+
+def _device(wrapper: ModelWrapper, name: str) -> torch.device | None:
+    """Where a layer's weights are; None where they come and go, as when they are off-loaded."""
+    first = next(wrapper.torch_module(name).parameters(), None)
+    return None if first is None or first.is_meta else first.device
 
 
 def _awaited(read: Read, name: str, route: Route) -> Awaited:
@@ -210,7 +225,7 @@ def gather(wrapper: ModelWrapper, batch: Batch, stops: Stops) -> Gathering:
         with wrapper.visit(visit.number):
             envoy = wrapper.envoy(visit.layer.name)
             if visit.site == "output" and visit.layer.name in stops.inputs_for_outputs:
-                source = canonical(envoy.input, visit.layer, "input", batch.axes()).detach()
+                source = visit.canonical(envoy.input, "input", batch).detach()
             raw = envoy.input if visit.site == "input" else envoy.output
             wanted = GRADIENT in visit.reads
             tensor = _kept(raw, envoy, visit) if wanted else _safe(raw, visit)

@@ -71,11 +71,12 @@ def labelled_rows(targets: Tensor) -> Tensor | None:
 def paired_rows(
     values: Tensor, others: Tensor, batch: Batch, layer: Layer
 ) -> tuple[Tensor, Tensor]:
-    """Return what two layers show in the same rows, each canonical.
+    """Return what two layers show in the same rows, each canonical, on the first one's device.
 
     Row by row, and position by position, where both have the same ones; else both are averaged
     over what counts of each sample.
     """
+    others = others.to(values.device)
     if values.shape[:1] + values.shape[2:] == others.shape[:1] + others.shape[2:]:
         return values, others
     return _of_samples(values, batch, layer), _of_samples(others, batch, layer)

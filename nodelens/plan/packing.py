@@ -67,16 +67,21 @@ class Share:
 
 
 class Prices:
-    """What reads of one model cost, with what is known of the batches."""
+    """What reads of one model cost, with what is known of the batches.
 
-    def __init__(self, wrapper: ModelWrapper, facts: Facts | None) -> None:
-        self.wrapper, self.facts = wrapper, facts
+    Where states of several processes are `merged`, one of another process is there beside this
+    one's and their merge.
+    """
+
+    def __init__(self, wrapper: ModelWrapper, facts: Facts | None, merged: bool = False) -> None:
+        self.wrapper, self.facts, self.merged = wrapper, facts, merged
 
     def cost(self, layer: Layer, read: Read, *, by_block: bool = True) -> Cost:
         """Return what a read of a layer costs; more where its matrix is scored as a whole."""
         where = home(self.wrapper, layer.name)
         beside = other_layer(self.wrapper, layer, read)
-        return cost_of(layer, read, where, self.facts, by_block=by_block, beside=beside)
+        cost = cost_of(layer, read, where, self.facts, by_block=by_block, beside=beside)
+        return replace(cost, fresh=max(cost.fresh, 2 * cost.state)) if self.merged else cost
 
     def planned(self, shares: Iterable[Share]) -> PlannedPass:
         """Return the pass that measures these shares, what several read once."""

@@ -1,9 +1,10 @@
-"""One pass of several: what it measures, scored when it ends, and all scores put together."""
+"""The passes of a run: what each measures, scored when it ends, and all scores put together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from nodelens.reading import ReadingLens
 from nodelens.result import LensResult
 from nodelens.statistics.read import Read
 
-__all__ = ["Ledger", "OnePass", "collected"]
+__all__ = ["OnePass", "Passes", "Step"]
 
 Label = Callable[[str, Lens, str], str]
 """(label of the part, the part, its own name of a score) -> the name of the score."""
@@ -62,6 +63,15 @@ class OnePass(ReadingLens):
         super().__init__()
         self.lens, self.shares, self.ledger = lens, shares, ledger
         vars(self)["name"] = lens.name  # errors and files speak of the lens
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What earlier passes brought does not travel to a hosted model.
+        return {**vars(self), "ledger": Ledger()}
+
+    @property
+    def lenses(self) -> list[Lens]:
+        """Return the lenses that score what the pass measures, which a hosted model has to know."""
+        return [share.lens for share in self.shares if isinstance(share.lens, Lens)]
 
     @property
     def params(self) -> dict[str, Any]:
@@ -109,29 +119,67 @@ def _together(blocks: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(blocks)) if blocks[0].ndim else torch.stack(list(blocks)).sum(0)
 
 
-def collected(
-    lens: Lens,
-    parts: Sequence[tuple[str, Lens]],
-    others: Mapping[int, LensResult],
-    layers: Sequence[str],
-    ledger: Ledger,
-    label: Label,
-) -> LensResult:
-    """Return the result of all passes, as that of a single one would be.
+@dataclass(frozen=True)
+class Step:
+    """One lens of several that are run one after the other, with the options it takes.
 
-    `parts` are the lenses with their labels, `others` the results of those that ran on their own,
-    by number; `layers` are in forward order.
+    `name` tells its file from the others', empty where it is the only one; `part` is the number of
+    the lens of a composite that it is, None for a pass of many.
     """
-    scores: dict[str, dict[str, Tensor]] = {layer: {} for layer in layers}
-    notes, blocks = list(ledger.notes), ledger.blocks()
-    for number, (name, part) in enumerate(parts):
-        theirs: Mapping[str, Mapping[str, Tensor]] = others.get(number, {})
-        for layer in [*layers, *(layer for layer in theirs if layer not in layers)]:
-            shares = blocks.get((number, layer), [])
-            found = ledger.joined(shares) if shares else theirs.get(layer, {})
-            scores.setdefault(layer, {}).update({label(name, part, k): v for k, v in found.items()})
-            notes += ledger.remarked(shares) if shares else []
-    return _result(lens, scores, notes, ledger.rows)
+
+    name: str
+    lens: Lens
+    options: Mapping[str, Any] = field(default_factory=dict)
+    part: int | None = None
+
+    def file(self, path: str | Path) -> Path:
+        """Return where the step is saved: beside the file of the whole, `path`."""
+        whole = Path(path)
+        return whole.with_name(f"{whole.stem}.{self.name}{whole.suffix}") if self.name else whole
+
+
+class Passes:
+    """The steps of a run of `lens` over `model`, and what they brought so far.
+
+    `parts` are the lenses with their labels, `layers` those of the passes, in forward order.
+    """
+
+    def __init__(
+        self,
+        lens: Lens,
+        model: Any,
+        steps: Sequence[Step],
+        ledger: Ledger | None = None,
+        parts: Sequence[tuple[str, Lens]] = (),
+        layers: Sequence[str] = (),
+        label: Label = lambda label, part, score: score,
+    ) -> None:
+        self.lens, self.model, self.steps = lens, model, list(steps)
+        self.ledger = ledger or Ledger()
+        self.parts, self.layers, self.label = parts, layers, label
+        self.results: dict[int | None, LensResult] = {}
+
+    def take(self, step: Step, result: LensResult) -> None:
+        """Take in the result of a step."""
+        self.ledger.close(result)
+        self.results[step.part] = result
+
+    def result(self) -> LensResult:
+        """Return the result of all steps, as that of a single one would be."""
+        if len(self.steps) == 1:
+            return self.results[self.steps[0].part]
+        ledger, layers = self.ledger, self.layers
+        scores: dict[str, dict[str, Tensor]] = {layer: {} for layer in layers}
+        notes, blocks = list(ledger.notes), ledger.blocks()
+        for number, (name, part) in enumerate(self.parts):
+            theirs: Mapping[str, Mapping[str, Tensor]] = self.results.get(number, {})
+            for layer in [*layers, *(layer for layer in theirs if layer not in layers)]:
+                shares = blocks.get((number, layer), [])
+                found = ledger.joined(shares) if shares else theirs.get(layer, {})
+                named = {self.label(name, part, k): v for k, v in found.items()}
+                scores.setdefault(layer, {}).update(named)
+                notes += ledger.remarked(shares) if shares else []
+        return _result(self.lens, scores, notes, ledger.rows)
 
 
 def _result(

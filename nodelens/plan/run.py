@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from nodelens.model.session import untouched
 from nodelens.model.wrapper import ModelWrapper
 from nodelens.plan.again import Again
 from nodelens.plan.packing import Prices, Share, packed
-from nodelens.plan.passes import Ledger, OnePass, collected
+from nodelens.plan.passes import Ledger, OnePass, Passes, Step
 from nodelens.plan.plan import MemoryPlan
 from nodelens.reading import ReadingLens, located
 from nodelens.result import LensResult
@@ -71,10 +71,10 @@ class Planned(ReadingLens):
         return MemoryPlan(self.name, planned, budget, others)
 
     def _passes(
-        self, stream: Stream, first: list[Any], budget: int | None
+        self, stream: Stream, first: list[Any], budget: int | None, merged: bool = False
     ) -> tuple[list[list[Share]], Prices]:
         """The shares of every pass, and what they cost, as far as a first batch tells."""
-        prices = Prices(stream.model, _facts(stream, first))
+        prices = Prices(stream.model, _facts(stream, first), merged)
         # Only a pass shows where FFNs end, so a lens may find out here that there are none.
         self._ensure_compatible(stream.model)
         return packed(self._shares(stream.model), prices, budget), prices
@@ -92,6 +92,36 @@ class Planned(ReadingLens):
         order = model.names.index if route is None else route.order
         return [shares[name] for name in sorted(shares, key=order)]
 
+    def passes(
+        self,
+        model: Any,
+        first: Sequence[Any],
+        memory_budget: int | str,
+        *,
+        merged: bool = False,
+        **options: Any,
+    ) -> Passes:
+        """Return the steps that keep a run to a budget; one, the lens itself, where that will do.
+
+        `first` holds the first batch of the whole stream, whoever measures it, or none. `merged`
+        leaves room for merging the states of several processes. `options` are those of the run.
+        """
+        own = {k: v for k, v in options.items() if k not in keywords(Lens.measure)}
+        stream, budget = Stream.open(self, model, own), as_bytes(memory_budget)
+        shares = self._passes(stream, list(first), budget, merged)[0] if first else []
+        if len(shares) < 2:
+            return Passes(self, stream.model, [Step("", self, options)])
+        ledger, number = Ledger(), len(shares)
+        steps = [
+            Step(f"pass-{at}-of-{number}", OnePass(self, each, ledger), options)
+            for at, each in enumerate(shares, 1)
+        ]
+        for at, (_, part) in enumerate(self.parts()):
+            if not _plannable(part):
+                steps.append(Step(f"lens-{at}", part, _own(part, self, options), at))
+        layers = [found[0].layer.name for found in self._shares(stream.model)]
+        return Passes(self, stream.model, steps, ledger, self.parts(), layers, self._label)
+
     def _run_within(
         self,
         memory_budget: int | str,
@@ -102,43 +132,21 @@ class Planned(ReadingLens):
         **options: Any,
     ) -> LensResult:
         check_batches(batches)
-        own = {k: v for k, v in options.items() if k not in keywords(Lens.measure)}
-        stream, source = Stream.open(self, model, own), Again(batches)
-        first, budget = source.first(), as_bytes(memory_budget)
-        if not first:
-            return self.run(stream.model, source, resume=resume, **options)
-        passes, prices = self._passes(stream, first, budget)
-        if len(passes) < 2:
-            return self.run(stream.model, source, resume=resume, **options)
-        if source.once:
-            whole = prices.needed(share for shares in passes for share in shares)
+        source = Again(batches)
+        passes = self.passes(model, first := source.first(), memory_budget, **options)
+        if source.once and len(passes.steps) > 1:
+            own = {k: v for k, v in options.items() if k not in keywords(Lens.measure)}
+            whole = max(self.plan(passes.model, first[0], **own).peak.values())
             raise InvalidValueError(
-                f"a memory budget of {shown_bytes(budget)} takes {len(passes)} passes over the "
-                f"batches, and a {type(batches).__name__} can be read once: give a list or a "
-                f"DataLoader, or memory_budget={whole} ({shown_bytes(whole)}) for one pass"
+                f"a memory budget of {shown_bytes(as_bytes(memory_budget))} takes "
+                f"{len(passes.steps)} passes over the batches, and a {type(batches).__name__} can "
+                f"be read once: give a list or a DataLoader, or memory_budget={whole} "
+                f"({shown_bytes(whole)}) for one pass"
             )
-        return self._run_passes(passes, stream.model, source, resume, options)
-
-    def _run_passes(
-        self,
-        passes: list[list[Share]],
-        model: ModelWrapper,
-        source: Again,
-        resume: str | Path | None,
-        options: dict[str, Any],
-    ) -> LensResult:
-        ledger, others, number = Ledger(), dict[int, LensResult](), len(passes)
-        for at, shares in enumerate(passes, 1):
-            path = _file(resume, f"pass-{at}-of-{number}")
-            one = OnePass(self, shares, ledger)
-            ledger.close(one.run(model, source, resume=path, **options))
-        for at, (_, part) in enumerate(self.parts()):
-            if not _plannable(part):
-                path = _file(resume, f"lens-{at}")
-                others[at] = part.run(model, source, resume=path, **_own(part, self, options))
-                ledger.close(others[at])
-        layers = [shares[0].layer.name for shares in self._shares(model)]
-        return collected(self, self.parts(), others, layers, ledger, self._label)
+        for step in passes.steps:
+            path = None if resume is None else step.file(resume)
+            passes.take(step, step.lens.run(passes.model, source, resume=path, **step.options))
+        return passes.result()
 
 
 def _plannable(part: Lens) -> bool:
@@ -151,14 +159,6 @@ def _facts(stream: Stream, first: list[Any]) -> Facts | None:
     batch = stream.model.prepare_batch(first[0], options=stream.batch_options)
     stream.model.route(batch)
     return learn_facts(stream.model, batch)
-
-
-def _file(resume: str | Path | None, part: str) -> Path | None:
-    """Where a part of a run is saved: beside the file of the whole."""
-    if resume is None:
-        return None
-    path = Path(resume)
-    return path.with_name(f"{path.stem}.{part}{path.suffix}")
 
 
 def _own(part: Lens, whole: Lens, options: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, as_tensor
@@ -79,15 +80,17 @@ def budget_for(
 
 def counts_for(budget: Budget, distribution: str) -> dict[str, int]:
     """Return how many units each layer loses under a distribution, by name."""
-    share, valid = get_distribution(distribution)
+    rule = get_distribution(distribution)
     for option in budget.options:
-        if option not in valid:
+        if option not in rule.options:
             raise UnknownOptionError(
                 f"distribution {distribution!r} has no option {option!r}"
-                f"{nearest(option, valid)}; it has {', '.join(valid) or 'none'}"
+                f"{nearest(option, rule.options)}; it has {', '.join(rule.options) or 'none'}"
             )
+    if rule.total is not None:
+        budget = replace(budget, total=rule.total(budget))
     check_feasible(budget)
-    return exact_counts(share(budget), budget)
+    return exact_counts(rule.share(budget), budget)
 
 
 def check_feasible(budget: Budget) -> None:
@@ -180,7 +183,9 @@ def _of_weights(
     options: Mapping[str, Any],
 ) -> dict[str, Tensor]:
     modules = {name: model.torch_module(name) for name in scores}
-    if strategy.config.nm is not None or strategy.per_row or strategy.distribution == "uniform":
+    # Rows of one layer lose alike under Wanda; OWL alone has layers lose unlike parts, row by row.
+    alike = strategy.per_row and strategy.default_distribution == "uniform"
+    if strategy.config.nm is not None or alike or strategy.distribution == "uniform":
         return {
             name: strategy.mask(modules[name], score, amount, protected=protected.get(name))
             for name, score in scores.items()
@@ -194,6 +199,8 @@ def _of_weights(
     budget = budget_for(strategy.config, found, safe, costs, amount, strategy.distribution, options)
     counts = counts_for(budget, strategy.distribution)
     return {
-        name: row_mask(modules[name], keep_best(budget.order[name], counts[name], safe[name]))
+        name: row_mask(
+            modules[name], strategy.keep_counted(budget.order[name], counts[name], safe[name])
+        )
         for name in found
     }

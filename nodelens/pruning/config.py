@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from nodelens.errors import InvalidValueError, nearest
+from nodelens.errors import InvalidValueError, nearest, whole
 
 __all__ = ["MODES", "SCHEDULES", "PruningConfig", "check_amount", "whole"]
 
@@ -92,13 +92,6 @@ def check_amount(amount: Any) -> float:
             "at 1 nothing of a layer would be left"
         )
     return float(amount)
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """Return a whole number; InvalidValueError when it is not one, or below `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidValueError(f"{name} is {value!r}, expected a whole number from {least} on")
-    return value
 
 
 def _check_choice(name: str, value: Any, valid: Iterable[str]) -> None:

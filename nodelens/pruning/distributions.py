@@ -38,32 +38,46 @@ class Budget:
         return self.options.get(name, default)
 
 
-Distribution = Callable[[Budget], Mapping[str, float]]
+Share = Callable[[Budget], Mapping[str, float]]
 
-_DISTRIBUTIONS: dict[str, tuple[Distribution, tuple[str, ...]]] = {}
+
+@dataclass(frozen=True)
+class Distribution:
+    """What each layer should lose, the options that reads, and the units lost in all.
+
+    Without `total` these are the amount of all units, as `Budget.total` has them.
+    """
+
+    share: Share
+    options: tuple[str, ...] = ()
+    total: Callable[[Budget], int] | None = None
+
+
+_DISTRIBUTIONS: dict[str, Distribution] = {}
 
 
 def register_distribution(
-    name: str, *, options: tuple[str, ...] = ()
-) -> Callable[[Distribution], Distribution]:
+    name: str, *, options: tuple[str, ...] = (), total: Callable[[Budget], int] | None = None
+) -> Callable[[Share], Share]:
     """Return a decorator for a function that says what each layer should lose, as real numbers.
 
     What it returns is brought to whole numbers within every layer's bounds that sum to the total.
-    `options` are what it reads of those given to `masks`. A taken name is InvalidValueError.
+    `options` are what it reads of those given to `masks`, `total` the units lost in all where that
+    is not the amount of all units. A taken name is InvalidValueError.
     """
 
-    def decorate(share: Distribution) -> Distribution:
+    def decorate(share: Share) -> Share:
         holder = _DISTRIBUTIONS.get(name)
-        if holder is not None and holder[0].__module__ != share.__module__:
+        if holder is not None and holder.share.__module__ != share.__module__:
             raise InvalidValueError(f"the distribution name {name!r} is taken")
-        _DISTRIBUTIONS[name] = (share, options)
+        _DISTRIBUTIONS[name] = Distribution(share, options, total)
         return share
 
     return decorate
 
 
-def get_distribution(name: str) -> tuple[Distribution, tuple[str, ...]]:
-    """Return a distribution and the options it reads; InvalidValueError with the nearest name."""
+def get_distribution(name: str) -> Distribution:
+    """Return a distribution; InvalidValueError with the nearest name."""
     known = list_distributions()
     if name not in known:
         raise InvalidValueError(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nodelens.errors import InvalidValueError, NonFiniteError, nearest
 from nodelens.interventions import Evaluation, evaluate, known_layers
 from nodelens.model import ModelWrapper, wrap
+from nodelens.model.loaded import check_loaded
 from nodelens.model.loss import predict
 from nodelens.pruning.config import whole
 from nodelens.pruning.reach import reached
@@ -94,6 +95,7 @@ def finetune(
     NonFiniteError when the loss is no longer a number; in place the model is then as it was.
     """
     _check(train, validation, epochs, learning_rate, weight_decay, momentum, optimizer, patience)
+    check_loaded(wrap(model).module)
     module = wrap(model).module if in_place else _copied(wrap(model).module)
     wrapper = wrap(module)
     with _seeded(seed), _put_back(module):

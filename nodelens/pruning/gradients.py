@@ -13,6 +13,7 @@ from nodelens.data import Batch
 from nodelens.errors import InvalidValueError, NodeLensError, NonFiniteError
 from nodelens.model import ModelWrapper
 from nodelens.model.layers import is_transposed_linear
+from nodelens.model.loaded import check_untied
 from nodelens.model.loss import predict
 from nodelens.model.session import untouched
 
@@ -31,8 +32,10 @@ def weight_gradients(
 
     One for every batch, or with `per_sample` for every sample of each. Weights are stood in for by
     views of themselves that ask for a gradient, so `.grad` and `requires_grad` stay as they are.
-    Raises NonFiniteError for a gradient that is not finite, with the layer's name.
+    Raises NonFiniteError for a gradient that is not finite, with the layer's name,
+    IncompatibleModelError for two layers that share a weight.
     """
+    check_untied(model.module, layers, least=2)
     # A shuffled DataLoader draws from torch's global generator.
     with torch.random.fork_rng(devices=[]):
         for number, given in enumerate(batches):

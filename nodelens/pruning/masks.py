@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nodelens.errors import NonFiniteError, ShapeError
+from nodelens.errors import InvalidValueError, NonFiniteError, ShapeError
 from nodelens.interventions import channel_indices
 from nodelens.model.layers import is_transposed_linear, weight_rows
 from nodelens.model.loaded import check_loaded
 
 __all__ = [
     "as_rows",
+    "check_mask",
     "check_scores",
     "generator_for",
     "keep_best",
@@ -38,6 +39,19 @@ def removed_count(amount: float, n: int) -> int:
     (29, 3)
     """
     return math.floor(amount * n + _ROUNDING)
+
+
+def check_mask(name: str, mask: Any) -> None:
+    """Raise InvalidValueError unless a layer's mask is a bool tensor that keeps something."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        given = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise InvalidValueError(
+            f"layer {name!r}: the mask is {given}, expected a bool tensor with True = kept"
+        )
+    if not bool(mask.any()):
+        raise InvalidValueError(
+            f"layer {name!r}: the mask removes all {mask.numel()}, expected at least one to be kept"
+        )
 
 
 def check_scores(scores: Tensor, where: str) -> Tensor:

@@ -6,15 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nodelens.composite import CompositeLens
 from nodelens.errors import InvalidValueError
 from nodelens.metrics import MetricLens
 from nodelens.model import ModelWrapper
+from nodelens.model.layers import is_transposed_linear, weight_rows
+from nodelens.pruning.given import Tensors
+from nodelens.pruning.masks import weight_of
 from nodelens.pruning.units import Units
 
-__all__ = ["lens_scores", "many_scores"]
+__all__ = ["lens_alone", "lens_scores", "many_scores"]
 
 Layers = dict[str, Tensor]
 
@@ -36,6 +39,16 @@ def lens_scores(
         result = lens.run(model, batches, progress=False, **options)
     values = result.scores(lens.name if lens.name in result.score_names else None)
     return {name: _of_unit(lens, unit, read[name], values) for name, unit in units.items()}
+
+
+def lens_alone(lens: MetricLens, layer: nn.Module, given: Tensors) -> Tensor:
+    """Return a metric lens's score of the channels of a layer given alone, `(channels,)`."""
+    weight = weight_of(layer)
+    weights = weight_rows(layer) if is_transposed_linear(layer) else weight
+    found: Tensor = lens.compute(
+        **{**vars(given), "outputs": given.outputs_of(layer)}, weights=weights
+    )
+    return found
 
 
 def many_scores(

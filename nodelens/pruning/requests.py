@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nodelens.errors import (
     IncompatibleModelError,
@@ -19,9 +18,11 @@ from nodelens.errors import (
 from nodelens.model import ModelWrapper
 from nodelens.model.attention import attention_parts
 from nodelens.model.layers import Layer
+from nodelens.model.loaded import check_not_fused
 from nodelens.model.route import Route
+from nodelens.pruning.masks import check_mask
 
-__all__ = ["Request", "check_untied", "read_masks"]
+__all__ = ["Request", "read_masks"]
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,7 @@ def _read(
     layer = _known_layer(wrapper, name)
     if not route.reached(name):
         raise LayerNotReachedError(f"layer {name!r}: the example batch never reaches it")
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        given = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise InvalidValueError(
-            f"layer {name!r}: the mask is {given}, expected a bool tensor with True = kept"
-        )
+    check_mask(name, mask)
     if name in attention:
         raise IncompatibleModelError(
             f"layer {name!r} belongs to attention, which is cut by whole key-value groups: give "
@@ -83,21 +80,13 @@ def _read(
             f"layer {name!r}: a mask of shape {tuple(mask.shape)}, expected ({width},): "
             f"one entry for each of its {width} {of}"
         )
-    return Request(layer, kind, _removed(name, mask))
+    return Request(layer, kind, _removed(mask))
 
 
 def _known_layer(wrapper: ModelWrapper, name: str) -> Layer:
     if name in wrapper.layers:
         return wrapper.layers[name]
-    modules = dict(wrapper.module.named_modules())
-    parameters = dict(wrapper.module.named_parameters())
-    own = list(modules[name].parameters(recurse=False)) if name in modules else []
-    own += [parameters[name]] if name in parameters else []
-    if any(p.ndim == 3 for p in own):
-        raise IncompatibleModelError(
-            f"{name!r} holds the weights of all experts in one tensor of three axes; fused experts "
-            "cannot be shrunk"
-        )
+    check_not_fused(wrapper.module, name)
     raise LayerNotFoundError(
         f"no layer {name!r} to shrink{nearest(name, wrapper.layers)}; "
         f"the layers are {', '.join(list(wrapper.layers)[:12])}"
@@ -118,14 +107,10 @@ def _heads(layer: Layer, mask: Tensor) -> Request:
             f"layer {layer.name!r}: the heads of key-value group {mixed[0]} are kept in part; "
             f"its {heads // shared} heads share keys and values and go together"
         )
-    return Request(layer, "heads", _removed(layer.name, groups.all(1)))
+    return Request(layer, "heads", _removed(groups.all(1)))
 
 
-def _removed(name: str, mask: Tensor) -> tuple[int, ...]:
-    if not bool(mask.any()):
-        raise InvalidValueError(
-            f"layer {name!r}: the mask removes all {len(mask)}, expected at least one to be kept"
-        )
+def _removed(mask: Tensor) -> tuple[int, ...]:
     return tuple((~mask).nonzero().flatten().tolist())
 
 
@@ -136,19 +121,3 @@ def _attention_layers(wrapper: ModelWrapper) -> dict[str, str]:
         parts = attention_parts(wrapper.layers, name) if layer.heads else None
         found.update(dict.fromkeys(parts.names if parts else (), name))
     return found
-
-
-def check_untied(module: nn.Module, names: Collection[str]) -> None:
-    """Raise IncompatibleModelError when a layer of `names` shares a parameter with another."""
-    owners: dict[int, list[str]] = {}
-    for name, m in module.named_modules():
-        for p in m.parameters(recurse=False):
-            owners.setdefault(id(p), []).append(name)
-    for sharing in owners.values():
-        cut = next((name for name in sharing if name in names), None)
-        if cut is not None and len(sharing) > 1:
-            others = ", ".join(repr(name) for name in sharing if name != cut)
-            raise IncompatibleModelError(
-                f"layer {cut!r} shares its weight with {others or 'itself'}: tied weights cannot "
-                "be cut"
-            )

@@ -15,6 +15,7 @@ from nodelens.pruning.masks import removed_count
 __all__ = [
     "adaptive_sensitivity",
     "cascading",
+    "flap",
     "global_knapsack",
     "global_threshold",
     "hybrid",
@@ -33,7 +34,37 @@ def uniform(budget: Budget) -> dict[str, float]:
 @register_distribution("global_threshold")
 def global_threshold(budget: Budget) -> dict[str, float]:
     """Return what falls below one threshold over all layers: the lowest scores, wherever."""
-    return _pooled(budget, {name: order.flatten() for name, order in budget.order.items()})
+    return _pooled(budget, budget.order)
+
+
+def _weighed(budget: Budget) -> int:
+    """Return how many of the lowest units have, together, no more than the amount of the weights.
+
+    Raises InvalidValueError where the layers' bounds leave room for another unit and forbid it.
+    """
+    costs = torch.tensor([budget.costs[name] for name in budget.sizes])
+    sizes = torch.tensor(list(budget.sizes.values()))
+    least = torch.tensor(list(budget.least.values()))
+    wanted = budget.amount * int(sizes @ costs) * (1 + 1e-12) - int(least @ costs)
+    room = costs[_lowest(budget, budget.order)].cumsum(0)
+    found = int((room <= wanted).sum())
+    if wanted < 0 or (found == len(room) and wanted >= int(room[-1:].sum() + costs.min())):
+        raise InvalidValueError(
+            f"amount {budget.amount} of {int(sizes @ costs)} weights cannot be met: the layers can "
+            f"lose {int(least @ costs)} at least and {int(least @ costs + room[-1:].sum())} at "
+            "most (min_amount, max_amount, min_keep, protected channels)"
+        )
+    return int(least.sum()) + found
+
+
+@register_distribution("flap", total=_weighed)
+def flap(budget: Budget) -> dict[str, float]:
+    """Return what falls below one threshold over all layers, set so that weights meet the amount.
+
+    A unit counts as many times as it has weights, as FLAP counts a head for 512 / 3 units of an
+    FFN (heads of 128 channels). Of units that have equally many it is the global threshold.
+    """
+    return _pooled(budget, budget.order)
 
 
 @register_distribution("global_knapsack")
@@ -43,7 +74,7 @@ def global_knapsack(budget: Budget) -> dict[str, float]:
     The budget still counts units; a unit's cost is how many weights it has.
     """
     costs = budget.costs
-    return _pooled(budget, {name: o.flatten() / costs[name] for name, o in budget.order.items()})
+    return _pooled(budget, {name: order / costs[name] for name, order in budget.order.items()})
 
 
 @register_distribution("size_proportional")
@@ -128,13 +159,19 @@ def _scaled(budget: Budget, shares: Mapping[str, float]) -> dict[str, float]:
 
 def _pooled(budget: Budget, order: Mapping[str, Tensor]) -> dict[str, float]:
     """Return how many of each layer are among the lowest of all, every layer within its bounds."""
-    lowest = {name: torch.sort(values, stable=True).values for name, values in order.items()}
+    taken = _lowest(budget, order)[: budget.total - sum(budget.least.values())]
+    found = torch.bincount(taken, minlength=len(order)).tolist()
+    return {name: budget.least[name] + n for name, n in zip(order, found, strict=True)}
+
+
+def _lowest(budget: Budget, order: Mapping[str, Tensor]) -> Tensor:
+    """Return the number of the layer of each unit that may go beyond `least`, the lowest first."""
+    lowest = {
+        name: torch.sort(values.flatten(), stable=True).values for name, values in order.items()
+    }
     free = [lowest[name][budget.least[name] : budget.most[name]] for name in order]
     owner = torch.repeat_interleave(torch.tensor([len(values) for values in free]))
-    rest = budget.total - sum(budget.least.values())
-    taken = owner[torch.argsort(torch.cat(free), stable=True)[:rest]]
-    found = torch.bincount(taken, minlength=len(free)).tolist()
-    return {name: budget.least[name] + n for name, n in zip(order, found, strict=True)}
+    return owner[torch.argsort(torch.cat(free), stable=True)]
 
 
 def _part(budget: Budget, name: str, default: float) -> float:

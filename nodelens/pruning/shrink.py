@@ -14,12 +14,12 @@ from nodelens.errors import InvalidValueError, SurgeryError
 from nodelens.model import ModelWrapper, wrap
 from nodelens.model.copying import independent_copy
 from nodelens.model.layers import describe, named
-from nodelens.model.loaded import check_loaded
+from nodelens.model.loaded import check_loaded, check_untied
 from nodelens.pruning.comparing import compared
 from nodelens.pruning.configuration import configured, has_configuration
 from nodelens.pruning.groups import Cuts, Graph, agreed
 from nodelens.pruning.heads import head_cuts, recount_heads
-from nodelens.pruning.requests import Request, check_untied, read_masks
+from nodelens.pruning.requests import Request, read_masks
 from nodelens.pruning.shrunk_report import (
     Change,
     ShrinkReport,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from nodelens.errors import (
 from nodelens.model import ModelWrapper, wrap
 from nodelens.model.loaded import check_loaded
 from nodelens.pruning.config import PruningConfig, check_amount
+from nodelens.pruning.given import Run, Tensors
 from nodelens.pruning.masks import (
     as_rows,
     check_scores,
@@ -38,10 +39,10 @@ __all__ = ["Strategy"]
 Protected = Sequence[int] | Tensor | None
 
 
-class Strategy(ABC):
+class Strategy:
     """A way of telling which channels or weights to keep; a higher score is kept.
 
-    Subclasses say what a layer's score is (`score`), and where it takes more than weights, how it
+    Subclasses say what a layer's score is (`_score`), and where it takes more than weights, how it
     is measured over a model (`_scores`). A strategy holds options only.
     """
 
@@ -73,15 +74,12 @@ class Strategy(ABC):
                     f"strategy {self.name!r} has no option {name!r}{nearest(name, valid)}; "
                     f"it has {', '.join(valid)}"
                 )
-        try:
+        with self.named():
             given = {name: value for name, value in options.items() if name in shared - own.keys()}
             self.config = replace(config or PruningConfig(), **given)
             for name, default in own.items():
                 setattr(self, name, options.get(name, default))
             self._check()
-        except NodeLensError as error:
-            error.within(f"strategy {self.name!r}")
-            raise
 
     @classmethod
     def own_options(cls) -> dict[str, Any]:
@@ -102,6 +100,15 @@ class Strategy(ABC):
         own = ", ".join(f", {name}={getattr(self, name)!r}" for name in self.own_options())
         return f"{type(self).__name__}({self.config!r}{own})"
 
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Put the strategy's name in front of what goes wrong."""
+        try:
+            yield
+        except NodeLensError as error:
+            error.within(f"strategy {self.name!r}")
+            raise
+
     @property
     def of_weights(self) -> bool:
         """Return whether `score` gives every weight a number, not every channel."""
@@ -120,7 +127,6 @@ class Strategy(ABC):
 
     # Scores
 
-    @abstractmethod
     def score(
         self,
         layer: nn.Module,
@@ -135,6 +141,11 @@ class Strategy(ABC):
         `inputs` are rows `(rows, width)` or maps; `gradients` those of the weight unless the
         strategy says otherwise. A higher score is kept.
         """
+        return self._score(layer, Tensors(inputs, outputs, gradients, targets))
+
+    def _score(self, layer: nn.Module, given: Tensors) -> Tensor:
+        """Return what `score` returns: every strategy has this, or a `score` of its own."""
+        raise NotImplementedError
 
     def scores(
         self,
@@ -152,14 +163,11 @@ class Strategy(ABC):
         `layers` and `pattern` choose as they do for a lens; see `prunable` for the default.
         """
         wrapper = wrap(model)
-        try:
+        with self.named():
             batches = self._batches(wrapper, batches)
             units = prunable(wrapper, layers, pattern, weights=self.of_weights, heads=self.of_heads)
-            found = self._scores(wrapper, units, batches, **options)
+            found = self._scores(Run(wrapper, units, batches, options))
             return {name: check_scores(s, f"layer {name!r}") for name, s in found.items()}
-        except NodeLensError as error:
-            error.within(f"strategy {self.name!r}")
-            raise
 
     def _batches(self, model: ModelWrapper, batches: Iterable[Any] | None) -> Iterable[Any]:
         """Return the batches, once the first has shown the model's route."""
@@ -179,20 +187,14 @@ class Strategy(ABC):
 
         return chain([first], kept)
 
-    def _scores(
-        self,
-        model: ModelWrapper,
-        units: Mapping[str, Units],
-        batches: Iterable[Any],
-        **options: Any,
-    ) -> dict[str, Tensor]:
+    def _scores(self, run: Run) -> dict[str, Tensor]:
         """Return the scores of the units chosen; here, of a strategy that reads weights alone.
 
         Of an FFN, the scores of a unit's rows in the layers that feed it are added up.
         """
-        if options:
-            raise UnknownOptionError(f"scores() has no option {next(iter(options))!r}")
-        return {name: self._of(model, unit) for name, unit in units.items()}
+        if run.options:
+            raise UnknownOptionError(f"scores() has no option {next(iter(run.options))!r}")
+        return {name: self._of(run.model, unit) for name, unit in run.units.items()}
 
     def _of(self, model: ModelWrapper, unit: Units) -> Tensor:
         if unit.site == "output":
@@ -229,12 +231,9 @@ class Strategy(ABC):
         `min_keep` or protected channels, which stay in every mode, leave fewer to take. `tensors`
         are those of `score`.
         """
-        try:
+        with self.named():
             score = self.score(layer, inputs, **tensors)
             return self.mask(layer, score, amount, protected=protected)
-        except NodeLensError as error:
-            error.within(f"strategy {self.name!r}")
-            raise
 
     def mask(
         self,
@@ -287,6 +286,10 @@ class Strategy(ABC):
         removed = min(removed_count(amount, width), max(0, width - self.config.min_keep))
         return keep_pattern(order, (width - removed, width), safe)
 
+    def keep_counted(self, order: Tensor, removed: int, safe: Tensor) -> Tensor:
+        """Return the mask of a layer's weight rows that lose `removed` weights of a budget."""
+        return keep_best(order, removed, safe)
+
     def masks(
         self,
         model: Any,
@@ -304,8 +307,5 @@ class Strategy(ABC):
         """
         from nodelens.pruning.allocation import masks_of
 
-        try:
+        with self.named():
             return masks_of(self, wrap(model), scores, amount, protected or {}, options)
-        except NodeLensError as error:
-            error.within(f"strategy {self.name!r}")
-            raise

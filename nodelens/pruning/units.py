@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from nodelens.errors import InvalidValueError, ShapeError
-from nodelens.interventions import Condition
+from nodelens.interventions import Condition, known_layers
 from nodelens.model import ModelWrapper
 from nodelens.model.layers import Layer, weight_rows
+from nodelens.model.loaded import check_not_fused, fused_experts
 from nodelens.model.selection import compiled, in_forward_order, select
+from nodelens.pruning.masks import check_mask, weight_of
 
 __all__ = [
     "Units",
@@ -50,6 +52,10 @@ class Units:
             return own
         return torch.cat([*(rows(feeder) for feeder in self.feeders), own.T], dim=1)
 
+    def weights(self, model: ModelWrapper) -> Tensor:
+        """Return `(size, cost)`: all of the model's weights that belong to each unit."""
+        return self.gathered(lambda name: weight_rows(model.torch_module(name)))
+
 
 def prunable(
     model: ModelWrapper,
@@ -72,10 +78,13 @@ def prunable(
         chosen = every[:-1] if weights else _default(model, every, heads)
     else:
         layers = [layers] if isinstance(layers, str) else layers
+        for name in set(layers or ()) - model.layers.keys():
+            check_not_fused(model.module, name)
         chosen = select(every, compiled(pattern), layers)
     if not chosen:
+        fused = "".join(f"; {name!r} holds fused experts" for name in fused_experts(model.module))
         raise InvalidValueError(
-            "the model has no layer to prune but its output layer: name it in layers="
+            f"the model has no layer to prune but its output layer: name it in layers={fused}"
         )
     if weights:
         return {name: _rows(model, name) for name in chosen}
@@ -116,6 +125,8 @@ def site_of(model: ModelWrapper, name: str, size: int) -> str:
 
 def condition_of(model: ModelWrapper, masks: Mapping[str, Tensor]) -> Condition:
     """Return the probe that silences what masks do not keep: channels, units or single weights."""
+    for name in known_layers(model, masks):
+        _check_fits(model, name, masks[name])
     silent = {name: ~mask for name, mask in masks.items() if not bool(mask.all())}
     weights = {name: mask for name, mask in silent.items() if mask.ndim > 1}
     where = {n: site_of(model, n, len(mask)) for n, mask in silent.items() if n not in weights}
@@ -123,6 +134,17 @@ def condition_of(model: ModelWrapper, masks: Mapping[str, Tensor]) -> Condition:
     channels = {name: silent[name] for name in where if name not in heads}
     at_input = {name: "input" for name, site in where.items() if site != "output"}
     return Condition(channels, heads, site=at_input, weights=weights)
+
+
+def _check_fits(model: ModelWrapper, name: str, mask: Tensor) -> None:
+    check_mask(name, mask)
+    if mask.ndim == 1:
+        site_of(model, name, len(mask))
+    elif mask.shape != (shape := weight_of(model.torch_module(name)).shape):
+        raise ShapeError(
+            f"layer {name!r}: a mask of shape {tuple(mask.shape)}, expected one entry a unit, or "
+            f"the weight's {tuple(shape)}"
+        )
 
 
 def inputs_of_groups(groups: Tensor, layer: Layer) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -157,16 +156,16 @@ def concentration(channels: pd.DataFrame) -> str:
     )
 
 
-def wilson(fraction: float, rows: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(fraction: float, rows: int) -> tuple[float, float]:
     """Return the 95% interval (Wilson 1927) of a fraction that was counted on `rows` rows.
 
     >>> tuple(round(bound, 3) for bound in wilson(0.5, 100))
     (0.404, 0.596)
     """
-    centre = (fraction + z * z / (2 * rows)) / (1 + z * z / rows)
-    reach = z / (1 + z * z / rows)
-    reach *= sqrt(fraction * (1 - fraction) / rows + z * z / (4 * rows * rows))
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    from scipy.stats import binomtest
+
+    ends = binomtest(round(fraction * rows), rows).proportion_ci(0.95, method="wilson")
+    return float(ends.low), float(ends.high)
 
 
 def _channel(layer: object, channel: object) -> str:

@@ -126,7 +126,7 @@ def meet(values: Tensor, others: Tensor, *, whole: bool) -> Tensor | None:
     others = others.contiguous()
     if values.shape != others.shape or not (_fits(values) and _fits(others)):
         return None
-    sums = torch.empty(5, values.shape[1], dtype=torch.float64)
+    sums = torch.empty(5, values.shape[1], dtype=torch.float64, device="cpu")
     _over("meet", values, others, int(whole and values.ndim == 3), sums)
     return sums
 
@@ -134,7 +134,8 @@ def meet(values: Tensor, others: Tensor, *, whole: bool) -> Tensor | None:
 def add_products(total: Tensor, products: Tensor, left: Tensor, right: Tensor) -> bool:
     """Add float32 products, and those of `left` and `right`, in place; False when left to torch."""
     wide = all(each.dtype == torch.float64 for each in (total, left, right))
-    if not (wide and total.is_contiguous() and _fits(products)):
+    fitting = total.shape == products.shape == (len(left), len(right))
+    if not (wide and fitting and total.is_contiguous() and _fits(products)):
         return False
     _over("add_products", products, left.contiguous(), right.contiguous(), total)
     return True

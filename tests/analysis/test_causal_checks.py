@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from nodelens import Lens
 from nodelens.analysis.causal import (
     AblationValidation,
+    ClassProfile,
     HitRateSweep,
     ablation_validation,
     cascade,
@@ -229,7 +230,7 @@ def test_mistakes_are_named():
     model, parts, truth = linear()
     with pytest.raises(UnknownOptionError, match=r"'per_layr' \(did you mean 'per_layer'"):
         ablation_validation(model, parts, {"units": truth}, per_layr=3)
-    with pytest.raises(InvalidValueError, match="'units': the score of channel 0 is nan"):
+    with pytest.raises(InvalidValueError, match="24 of 24 values of the score of layer 'units'"):
         ablation_validation(model, parts, {"units": truth * np.nan})
     with pytest.raises(ShapeError, match=r"shape \(4, 6\), expected \(channels,\)"):
         ablation_validation(model, parts, {"units": truth.reshape(4, 6)})
@@ -266,3 +267,31 @@ def test_the_lens_of_receivers_streams_to_the_same_and_leaves_padding_out():
         assert vars(found[name]) == pytest.approx(vars(wanted[name]), rel=1e-9)
     pandas.testing.assert_frame_equal(found.to_pandas(), wanted.to_pandas(), rtol=1e-9)
     assert float(aggregator.result()["model"]["gap"]) == pytest.approx(wanted["gap"].value)
+
+
+def test_the_lens_of_classes_streams_to_the_same():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 7), torch.nn.ReLU(), torch.nn.Linear(7, 4))
+    model.double()
+    x = torch.randn(60, 6, dtype=torch.float64)
+    y = model(x).argmax(1).roll(1)
+    wanted = class_selectivity_profile(model, [(x, y)], {"0": range(7)}, **QUIET)
+    lens = Lens.from_name("class_selectivity_profile", {"0": range(7)})
+    # The first part has not met every class.
+    order = y.argsort()
+    parts = [(x[rows], y[rows]) for rows in (order[:15], order[15:])]
+    aggregator = lens.aggregator()
+    for measured in lens.analyse_batched(model, parts):
+        aggregator.update(measured)
+    found = lens.concluded(aggregator.statistics)
+    assert found.evaluations == wanted.evaluations == 8
+    pandas.testing.assert_frame_equal(found.to_pandas(), wanted.to_pandas(), atol=1e-6)
+    result = aggregator.result()
+    assert float(result["model"]["gap"]) == pytest.approx(wanted["gap"].value, abs=1e-6)
+    assert result.units["selectivity"] == result.units["gap_low"] == "1"
+
+
+def test_what_rounding_leaves_is_not_selective():
+    check = ClassProfile({"a": [0, 1]}, draws=2)
+    found = check.conclude({0: np.array([1, 1 + 1e-9, 2]), 1: np.array([1.0, 1.0, 1.0])})
+    assert [row["selectivity"] for row in found.rows] == [0, 1]

@@ -121,7 +121,7 @@ def test_errors_name_the_batch_as_they_do_alone():
     wrong = [lesion({"hidden": [c]}) for c in (1, 99)]
     with pytest.raises(InvalidValueError, match=r"^batch 0: .*no channel 99"):
         measured_damage(model, parts, wrong, progress=False)
-    with pytest.raises(InvalidValueError, match="at_once is 0, expected 1 or more"):
+    with pytest.raises(InvalidValueError, match="at_once is 0, expected a whole number from 1"):
         measured_damage(model, parts, LESIONS, at_once=0)
     values = {"hidden": torch.full((7,), float("nan"))}
     with pytest.raises(NonFiniteError, match=r"^batch 0: the loss of 17 predictions is nan"):

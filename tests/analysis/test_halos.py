@@ -135,7 +135,7 @@ def test_a_halo_is_described_beside_the_rest():
         (lambda h: h.compute_influence(np.ones((2, 3)), np.ones((9, 2))), ShapeError, "3 inputs"),
         (lambda h: h.compute_influence(np.ones(3)), ShapeError, r"\(targets, inputs\)"),
         (lambda h: h.compute_influence(np.ones((3, 2)), groups=2), InvalidValueError, "groups"),
-        (lambda h: h.permutation_test(np.ones((2, 3)), []), InvalidValueError, "0 sources"),
+        (lambda h: h.permutation_test(np.ones((2, 3)), []), InvalidValueError, "no source"),
         (lambda h: h.cluster_flow(np.ones((2, 3)), [0, 1], [0, 1]), ShapeError, "source_labels"),
         (lambda h: CrossLayerHaloAnalysis(101.0), InvalidValueError, "percentile is 101"),
     ],

@@ -14,7 +14,7 @@ from torch import nn
 from nodelens import Lens
 
 PEAK = """
-    import resource, sys, time
+    import resource, sys, tempfile, time
     import torch
     from torch import nn
     from nodelens import Lens
@@ -29,14 +29,16 @@ PEAK = """
     lens = Lens.from_name(name)
     x, y = torch.randn(24, 8), torch.arange(24) % 3
     batches = list(zip(x.split(8), y.split(8)))
-    small = nn.Linear(8, 256)
+    small, folder = nn.Linear(8, 256), tempfile.mkdtemp()
+    # Saving what was measured must not take it twice.
+    saved = {"progress": False, "resume": f"{folder}/state", "save_every": 1}
     lens.run(small, batches, progress=False)
-    lens.run(small, batches, progress=False, memory_budget="700 KiB")
+    lens.run(small, batches, memory_budget="700 KiB", **saved | {"resume": f"{folder}/small"})
     model = nn.Linear(8, channels)
     plan = lens.plan(model, batches[0], memory_budget=budget)
     before = peak()
     start = time.perf_counter()
-    result = lens.run(model, batches, progress=False, memory_budget=budget)
+    result = lens.run(model, batches, memory_budget=budget, **saved)
     assert len(result["model"][name]) == channels
     kept = max(sum(r.state + r.fresh for r in each.reads) for each in plan.passes)
     seconds = time.perf_counter() - start

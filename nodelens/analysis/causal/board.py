@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nodelens.analysis.arrays import Array, array, fraction, seeded
 from nodelens.analysis.causal.check import CausalCheck, CausalResult, score_arrays
 from nodelens.analysis.causal.estimates import (
     Estimate,
@@ -16,7 +17,7 @@ from nodelens.analysis.causal.estimates import (
     resamples_of,
     top_recalls,
 )
-from nodelens.analysis.causal.lesions import Array, Damage, Lesion, lesion
+from nodelens.analysis.causal.lesions import Damage, Lesion, lesion
 from nodelens.analysis.causal.sampling import shuffled_order, stratified
 from nodelens.analysis.causal.validation import sampled_damage, top_of
 from nodelens.errors import InvalidValueError, ShapeError
@@ -64,12 +65,15 @@ class LeaderboardCheck(CausalCheck):
         seed: int = 0,
     ) -> None:
         _check_fractions(fractions)
+        if RANDOM in board:
+            raise InvalidValueError(f"a score is named {RANDOM!r}, as the control is: rename it")
         given = {n: e if isinstance(e, BoardEntry) else BoardEntry(e) for n, e in board.items()}
         self.kept = {name: _kept(entry) for name, entry in given.items()}
         self.widths = _widths(self.kept)
+        fraction("top", top)
         self.top, self.fractions = top, tuple(fractions)
         self.resamples, self.seed = resamples, seed
-        generator = np.random.default_rng(seed)
+        generator = seeded(seed)
         lots = {layer: generator.random(n) for layer, n in self.widths.items()}
         self.drawn = {
             layer: stratified(_mean_rank(self.kept, layer), per_layer, strata, generator)
@@ -255,7 +259,9 @@ def _ceiling(reliability: float) -> float:
 
 
 def _check_fractions(fractions: tuple[float, ...]) -> None:
-    if any(not 0 < f <= 1 for f in fractions) or list(fractions) != sorted(set(fractions)):
+    values = array(fractions, "fractions")
+    rising = np.diff(values, prepend=0.0) > 0
+    if values.ndim != 1 or not rising.all() or (values > 1).any():
         raise InvalidValueError(
             f"fractions are {fractions}, expected rising numbers above 0 and up to 1"
         )

@@ -6,15 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from nodelens.analysis.arrays import Array, channel_scores
 from nodelens.analysis.causal.damage import measured_damage
 from nodelens.analysis.causal.estimates import Estimate
-from nodelens.analysis.causal.lesions import INTACT, Array, Damage, Lesion
+from nodelens.analysis.causal.lesions import INTACT, Damage, Lesion
 from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.files import write_text
+from nodelens.interventions import known_layers
+from nodelens.model.wrapper import ModelWrapper, wrap
 from nodelens.notebook import html_table
 from nodelens.progress import Progress
 from nodelens.result import LensResult
@@ -73,6 +75,8 @@ class CausalCheck(ABC):
 
     name: ClassVar[str]
     lesions: Sequence[Lesion]
+    widths: Mapping[str, int] = MappingProxyType({})
+    """How many channels each layer has by the scores that were given."""
 
     @property
     def evaluations(self) -> int:
@@ -92,12 +96,24 @@ class CausalCheck(ABC):
         at_once: int = 16,
     ) -> CausalResult:
         """Return what the check finds on a model; see `measured_damage` for the options."""
+        wrapper = wrap(model)
+        self.check_on(wrapper, site)
         damage = measured_damage(
-            model, batches, self.lesions,
+            wrapper, batches, self.lesions,
             value=value, site=site, loss=loss, path=path, progress=progress,
             at_once=at_once,
         )  # fmt: skip
         return self.conclude(damage)
+
+    def check_on(self, wrapper: ModelWrapper, site: Any) -> None:
+        """Raise LayerNotFoundError or ShapeError for scores of another model's layers."""
+        for name in known_layers(wrapper, self.widths):
+            layer = wrapper.layers[name]
+            width = layer.channels if site == "output" else layer.inputs
+            if isinstance(site, str) and self.widths[name] != width:
+                raise ShapeError(
+                    f"layer {name!r}: a score of {self.widths[name]} channels, expected {width}"
+                )
 
     @abstractmethod
     def conclude(self, damage: Damage) -> CausalResult:
@@ -119,15 +135,11 @@ def score_arrays(scores: Scores, name: str | None = None) -> dict[str, Array]:
     Raises ShapeError for another shape, InvalidValueError for NaN and for no layer.
     """
     given = scores.scores(name) if isinstance(scores, LensResult) else scores
-    found = {layer: np.asarray(values, dtype=float) for layer, values in given.items()}
-    for layer, values in found.items():
-        if values.ndim != 1:
-            raise ShapeError(
-                f"layer {layer!r}: a score of shape {values.shape}, expected (channels,)"
-            )
-        if not np.isfinite(values).all():
-            bad = int((~np.isfinite(values)).argmax())
-            raise InvalidValueError(f"layer {layer!r}: the score of channel {bad} is {values[bad]}")
-    if not found:
+    if not isinstance(given, Mapping) or not given:
         raise InvalidValueError("no layer has scores, expected {layer: (channels,)}")
+    found = {}
+    for layer, values in given.items():
+        found[layer] = channel_scores(values, f"the score of layer {layer!r}")
+        if not len(found[layer]):
+            raise ShapeError(f"the score of layer {layer!r} has no channel, expected at least one")
     return found

@@ -10,15 +10,59 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nodelens.analysis.arrays import Array
 from nodelens.analysis.causal.check import CausalResult
 from nodelens.analysis.causal.damage import measured_damage
 from nodelens.analysis.causal.estimates import Estimate, interval, resamples_of
-from nodelens.analysis.causal.lesions import Array, Damage, Lesion, lesion
+from nodelens.analysis.causal.lesions import INTACT, Lesion, lesion, rises
 from nodelens.analysis.causal.sampling import Place, places
-from nodelens.errors import InvalidValueError, MissingTargetsError
+from nodelens.errors import InvalidValueError, MissingTargetsError, whole
 from nodelens.progress import Progress
 
-__all__ = ["class_selectivity_profile"]
+__all__ = ["ClassProfile", "class_selectivity_profile"]
+
+
+class ClassProfile:
+    """The lesions of single channels, and what they say once every class has its losses.
+
+    `channels` are `{layer: channels}`, `draws` those of the null, `resamples` of the bootstrap.
+
+    Raises InvalidValueError without channels.
+    """
+
+    name = "class_selectivity_profile"
+
+    def __init__(
+        self, channels: Mapping[str, Any], *, draws: int = 200, resamples: int = 1000, seed: int = 0
+    ) -> None:
+        self.channels = places(channels)
+        if not self.channels:
+            raise InvalidValueError("no channels to profile, expected {layer: channels}")
+        self.lesions: list[Lesion] = [lesion({layer: [n]}) for layer, n in self.channels]
+        self.draws, self.resamples = whole("draws", draws, 1), whole("resamples", resamples, 0)
+        self.seed = whole("seed", seed, 0)
+
+    @property
+    def evaluations(self) -> int:
+        """Return how often a run goes over all batches, the intact model included."""
+        return len(self.lesions) + 1
+
+    def conclude(self, losses: Mapping[int, Array]) -> CausalResult:
+        """Return the result from the mean loss of every class, `(1 + channels,)`, intact first.
+
+        Raises InvalidValueError for fewer than two classes.
+        """
+        if len(losses) < 2:
+            raise InvalidValueError(f"there are {len(losses)} classes, expected at least 2")
+        numbers = sorted(losses)
+        # What rounding leaves of a channel that does nothing would be as selective as anything.
+        change = np.stack([rises(losses[k][1:], losses[k][0]) for k in numbers], 1)
+        generator = np.random.default_rng(self.seed)
+        chance = _by_chance(change, self.draws, generator)
+        found = _selectivity(change)
+        rows = _rows(self.channels, numbers, change, found)
+        estimates = _means(found, chance, self.resamples, generator)
+        return CausalResult(self.name, estimates, rows, self.evaluations)
 
 
 def class_selectivity_profile(
@@ -45,26 +89,20 @@ def class_selectivity_profile(
 
     Raises MissingTargetsError without class numbers, InvalidValueError with fewer than two classes.
     """
+    check = ClassProfile(channels, draws=draws, resamples=resamples, seed=seed)
     numbers, parts = _by_class(batches)
-    chosen = places(channels)
-    if not chosen:
-        raise InvalidValueError("no channels to profile, expected {layer: channels}")
-    lesions = [lesion({layer: [channel]}) for layer, channel in chosen]
     damage = measured_damage(
-        model, parts, lesions,
+        model, parts, check.lesions,
         value=value, site=site, loss=loss, path=path, progress=progress,
     )  # fmt: skip
-    change = _changes(damage, lesions)
-    generator = np.random.default_rng(seed)
-    chance = _by_chance(change, draws, generator)
-    found = _selectivity(change)
-    rows = _rows(chosen, numbers, change, found)
-    estimates = _means(found, chance, resamples, generator)
-    return CausalResult("class_selectivity_profile", estimates, rows, len({*lesions}) + 1)
+    losses = np.stack([damage.by_batch(which) for which in (INTACT, *check.lesions)], 1)
+    return check.conclude(dict(zip(numbers, losses, strict=True)))
 
 
 def _by_class(batches: Iterable[Any]) -> tuple[list[int], list[tuple[Tensor, Tensor]]]:
     pairs = list(batches)
+    if not pairs:
+        raise InvalidValueError("no batch to profile on, expected at least one")
     for batch in pairs:
         if not (
             isinstance(batch, (tuple, list))
@@ -81,11 +119,6 @@ def _by_class(batches: Iterable[Any]) -> tuple[list[int], list[tuple[Tensor, Ten
     if len(numbers) < 2:
         raise InvalidValueError(f"there are {len(numbers)} classes, expected at least 2")
     return numbers, [(x[y == number], y[y == number]) for number in numbers]
-
-
-def _changes(damage: Damage, lesions: list[Lesion]) -> Array:
-    base = damage.by_batch(())
-    return np.stack([damage.by_batch(which) - base for which in lesions])
 
 
 def _selectivity(change: Array) -> Array:

@@ -12,7 +12,7 @@ import torch
 from nodelens.analysis.causal.lesions import INTACT, Damage, Lesion, as_channels
 from nodelens.analysis.causal.record import Record
 from nodelens.analysis.causal.singles import Singles, chunked
-from nodelens.errors import InvalidValueError, NodeLensError
+from nodelens.errors import InvalidValueError, NodeLensError, whole
 from nodelens.interventions import Evaluation, evaluate
 from nodelens.model.wrapper import ModelWrapper, wrap
 from nodelens.progress import Progress, announce, watched
@@ -44,8 +44,7 @@ def measured_damage(
     Raises MergeError for a record of another model, other batches or another `site`,
     InvalidValueError without a batch or with `at_once` below 1.
     """
-    if at_once < 1:
-        raise InvalidValueError(f"at_once is {at_once!r}, expected 1 or more")
+    whole("at_once", at_once, 1)
     wrapper = wrap(model)
     with torch.random.fork_rng(devices=[]):
         parts = list(batches)

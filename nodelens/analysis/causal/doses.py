@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from nodelens.analysis.arrays import array, seeded
 from nodelens.analysis.causal.calls import checked
 from nodelens.analysis.causal.check import CausalCheck, CausalResult
 from nodelens.analysis.causal.estimates import Estimate, interval, mean_of, resamples_of
-from nodelens.analysis.causal.lesions import Damage, Lesion, lesion
+from nodelens.analysis.causal.lesions import Damage, Lesion, channel_numbers, lesion
 from nodelens.analysis.causal.sampling import Place, places
-from nodelens.errors import InvalidValueError
+from nodelens.errors import InvalidValueError, whole
 
 __all__ = ["ANY", "Cascade", "HitRateSweep", "cascade", "hit_rate_sweep", "of_places"]
 
@@ -42,6 +43,12 @@ class HitRateSweep(CausalCheck):
         seed: int = 0,
     ) -> None:
         self.core, self.others = by_layer(core), _without(by_layer(others), by_layer(core))
+        if not self.core:
+            raise InvalidValueError("the core has no channel, expected at least one")
+        doses = array(fractions, "fractions")
+        if doses.ndim != 1 or not doses.size or doses.min() < 0 or doses.max() > 1:
+            raise InvalidValueError(f"fractions are {fractions}, expected numbers from 0 to 1")
+        whole("draws", draws, 1)
         for layer, mine in self.core.items():
             if len(self.others.get(layer, [])) < len(mine):
                 raise InvalidValueError(
@@ -49,10 +56,10 @@ class HitRateSweep(CausalCheck):
                     f"of {len(mine)}, expected as many at least"
                 )
         self.resamples, self.seed = resamples, seed
-        generator = np.random.default_rng(seed)
+        generator = seeded(seed)
         self.doses: list[tuple[float, int, Lesion]] = [
             (fraction, draw, self._drawn(fraction, generator))
-            for fraction in fractions
+            for fraction in doses.tolist()
             for draw in range(draws)
         ]
         self.lesions = [which for _, _, which in self.doses]
@@ -109,17 +116,17 @@ class Cascade(CausalCheck):
         resamples: int = 1000,
         seed: int = 0,
     ) -> None:
-        pools = {name: places(channels) for name, channels in types.items()}
-        if not any(pools.values()):
-            raise InvalidValueError("no type has channels, expected {type: {layer: channels}}")
+        pools = pools_of(types, counts, draws)
+        if ANY in pools:
+            raise InvalidValueError(f"a type is named {ANY!r}, as the control is: rename it")
         pools[ANY] = sorted({place for pool in pools.values() for place in pool})
         self.resamples, self.seed = resamples, seed
-        generator = np.random.default_rng(seed)
+        generator = seeded(seed)
         self.steps: list[tuple[str, int, int, Lesion]] = [
             (name, n, draw, of_places(_drawn(pool, n, generator)))
             for name, pool in pools.items()
             for n in counts
-            if 0 < n <= len(pool)
+            if n <= len(pool)
             for draw in range(draws)
         ]
         self.lesions = [which for *_, which in self.steps]
@@ -158,10 +165,26 @@ class Cascade(CausalCheck):
         return self.result(estimates, rows)
 
 
+def pools_of(
+    types: Mapping[str, Mapping[str, Any]], counts: Sequence[int], draws: int
+) -> dict[str, list[Place]]:
+    """Return the channels of every type.
+
+    Raises InvalidValueError where that, or the numbers to be drawn, leave nothing to silence.
+    """
+    pools = {name: places(channels) for name, channels in types.items()}
+    most = max(map(len, pools.values()), default=0)
+    if not most:
+        raise InvalidValueError("no type has channels, expected {type: {layer: channels}}")
+    whole("draws", draws, 1)
+    if min([whole("counts", n, 1) for n in counts], default=most + 1) > most:
+        raise InvalidValueError(f"counts are {counts}, and the largest type has {most} channels")
+    return pools
+
+
 def by_layer(channels: Mapping[str, Any]) -> dict[str, list[int]]:
     """Return `{layer: channel numbers}`, sorted and each once; layers without any left out."""
-    found = {layer: sorted({int(c) for c in chosen}) for layer, chosen in channels.items()}
-    return {layer: chosen for layer, chosen in found.items() if chosen}
+    return {layer: chosen for layer, chosen in channel_numbers(channels).items() if chosen}
 
 
 def of_places(chosen: Iterable[Place]) -> Lesion:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nodelens.analysis.arrays import Array
+from nodelens.errors import whole
+
 __all__ = [
     "Estimate",
     "interval",
@@ -17,7 +20,6 @@ __all__ = [
     "top_shares",
 ]
 
-Array = NDArray[np.float64]
 _LEVEL = 0.95
 
 
@@ -45,7 +47,7 @@ def interval(value: float, draws: Array) -> Estimate:
 
 def resamples_of(n: int, draws: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Return `(draws + 1, n)` picks out of n with replacement; the first row is each once."""
-    drawn = generator.integers(0, n, (draws, n))
+    drawn = generator.integers(0, n, (whole("resamples", draws, 0), n))
     return np.concatenate([np.arange(n)[None], drawn])
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
+from nodelens.analysis.arrays import seeded
 from nodelens.analysis.causal.calls import checked
 from nodelens.analysis.causal.check import CausalCheck, CausalResult, Scores, score_arrays
 from nodelens.analysis.causal.doses import of_places
 from nodelens.analysis.causal.estimates import Estimate, interval
 from nodelens.analysis.causal.lesions import Damage, Lesion, joined
-from nodelens.analysis.causal.sampling import matched, places
-from nodelens.errors import InvalidValueError
+from nodelens.analysis.causal.sampling import check_scored, matched, places
+from nodelens.errors import InvalidValueError, whole
 
 __all__ = ["HaloAblation", "halo_ablation"]
 
@@ -43,8 +42,11 @@ class HaloAblation(CausalCheck):
         if shared := set(mine) & set(centre):
             raise InvalidValueError(f"{min(shared)} is in the halo and in the core")
         pool = [place for place in places(others) if place not in {*mine, *centre}]
+        whole("draws", draws, 1)
         by = None if scores is None else score_arrays(scores)
-        generator = np.random.default_rng(seed)
+        self.widths = {layer: len(values) for layer, values in (by or {}).items()}
+        check_scored([*mine, *pool], by)
+        generator = seeded(seed)
         self.halo, self.core = of_places(mine), of_places(centre)
         self.controls = [of_places(matched(mine, pool, by, generator)) for _ in range(draws)]
         self.lesions: list[Lesion] = [

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nodelens.analysis.causal.check import CausalCheck, CausalResult
-from nodelens.analysis.causal.lesions import INTACT, Damage
+from nodelens.analysis.causal.lesions import INTACT, Damage, Lesion
 from nodelens.errors import InvalidValueError
 from nodelens.interventions import channel_indices, known_layers, silenced_outputs
 from nodelens.lens import Lens
@@ -20,14 +21,15 @@ from nodelens.statistics import Mean
 
 __all__ = ["CausalLens", "EstimatingLens"]
 
-_UNITLESS = ("spearman", "control", "gap", "top_recall", "p", "interaction_p")
-
 
 class EstimatingLens(Lens):
     """Base of lenses whose result are estimates with intervals, under "model"."""
 
     edits = True
     family = "intervention"
+    site = "output"
+    unitless: ClassVar[tuple[str, ...]] = ("spearman", "top_recall", "p", "interaction_p")
+    """Estimates that are not in the loss's unit."""
 
     @abstractmethod
     def concluded(self, statistics: Any) -> CausalResult:
@@ -41,9 +43,17 @@ class EstimatingLens(Lens):
             scores |= {key: torch.tensor([value]).double() for key, value in ends.items()}
         return {"model": scores}
 
+    def check_lesions(self, wrapper: ModelWrapper, lesions: Sequence[Lesion]) -> None:
+        """Raise LayerNotFoundError or InvalidValueError for what the model has not."""
+        for which in lesions:
+            for name in known_layers(wrapper, dict(which)):
+                layer = wrapper.layers[name]
+                width = layer.channels if self.site == "output" else layer.inputs
+                channel_indices(dict(which)[name], width, name)
+
     def score_units(self, score: str) -> tuple[str, int]:
         name = score.removesuffix("_low").removesuffix("_high").partition(".")[0]
-        return ("1" if name in _UNITLESS else "loss"), 0
+        return ("1" if name in self.unitless else "loss"), 0
 
 
 class CausalLens(EstimatingLens):
@@ -53,7 +63,6 @@ class CausalLens(EstimatingLens):
     """
 
     needs = ("targets",)
-    site = "output"
     loss: Any = None
     seed = 0
     degenerate = (
@@ -72,12 +81,9 @@ class CausalLens(EstimatingLens):
 
     def prepare(self, model: Any, **kwargs: Any) -> ModelWrapper:
         """Return the wrapped model once every layer and channel named is known to exist."""
-        wrapper = super().prepare(model, **kwargs)
-        for which in self.check().lesions:
-            for name in known_layers(wrapper, dict(which)):
-                layer = wrapper.layers[name]
-                width = layer.channels if self.site == "output" else layer.inputs
-                channel_indices(dict(which)[name], width, name)
+        wrapper, check = super().prepare(model, **kwargs), self.check()
+        check.check_on(wrapper, self.site)
+        self.check_lesions(wrapper, check.lesions)
         return wrapper
 
     def _lesions(self, stream: Any) -> list[Any]:

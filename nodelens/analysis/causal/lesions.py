@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nodelens.analysis.arrays import Array, indices
 from nodelens.errors import InvalidValueError
 from nodelens.notebook import html_table
 
-__all__ = ["INTACT", "Damage", "Lesion", "as_channels", "joined", "lesion"]
+__all__ = [
+    "INTACT",
+    "Damage",
+    "Lesion",
+    "as_channels",
+    "channel_numbers",
+    "joined",
+    "lesion",
+    "rises",
+]
 
 Lesion = tuple[tuple[str, tuple[int, ...]], ...]
 """Layers and channel numbers, both sorted, so that equal sets are equal keys."""
@@ -20,18 +30,31 @@ Lesion = tuple[tuple[str, tuple[int, ...]], ...]
 INTACT: Lesion = ()
 """Nothing is silenced."""
 
-Array = NDArray[np.float64]
 _ROUNDING = 1e-7
 
 
-def lesion(channels: Mapping[str, Iterable[int]]) -> Lesion:
+def channel_numbers(channels: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return every layer's channels, numbers or a mask, as ascending numbers, each once.
+
+    Raises InvalidValueError with the layer for what are no channels.
+    """
+    if not isinstance(channels, Mapping):
+        raise InvalidValueError(f"channels are {channels!r:.60}, expected {{layer: channels}}")
+    found = {}
+    for layer, given in channels.items():
+        listed = list(given) if isinstance(given, (Set, Iterator)) else given
+        found[layer] = indices(listed, None, f"layer {layer!r}").tolist()
+    return found
+
+
+def lesion(channels: Mapping[str, Any]) -> Lesion:
     """Return the set as a key, with layers and channels sorted and empty layers left out.
 
     >>> lesion({"fc": [3, 1, 1], "conv": []})
     (('fc', (1, 3)),)
     """
-    sets = {layer: tuple(sorted({int(c) for c in chosen})) for layer, chosen in channels.items()}
-    return tuple(sorted((layer, chosen) for layer, chosen in sets.items() if chosen))
+    sets = channel_numbers(channels)
+    return tuple(sorted((layer, tuple(chosen)) for layer, chosen in sets.items() if chosen))
 
 
 def as_channels(which: Lesion) -> dict[str, list[int]]:
@@ -58,6 +81,13 @@ def shown_lesion(which: Lesion, most: int = 6) -> str:
         more = f", ... ({len(chosen)})" if len(chosen) > most else ""
         parts.append(f"{layer}: {', '.join(map(str, chosen[:most]))}{more}")
     return "; ".join(parts) or "nothing"
+
+
+def rises(losses: Array, base: Any) -> Array:
+    """Return losses less those of the intact model, without what a float32 loss loses."""
+    unit = _ROUNDING * np.maximum(np.abs(base), 1e-3)
+    rounded: Array = np.round((losses - base) / unit) * unit
+    return rounded
 
 
 @dataclass(frozen=True)
@@ -87,10 +117,7 @@ class Damage:
         What is lost in the rounding of a float32 loss is rounded off, so that channels that do
         nothing are tied.
         """
-        unit = _ROUNDING * max(abs(self.base), 1e-3)
-        raw = np.array([self.loss(which) for which in lesions]) - self.base
-        rounded: Array = np.round(raw / unit) * unit
-        return rounded
+        return rises(np.array([self.loss(which) for which in lesions]), self.base)
 
     def change(self, which: Lesion) -> float:
         """Return how much one lesion raises the loss of a prediction."""

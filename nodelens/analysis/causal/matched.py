@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from nodelens.analysis.arrays import Array, seeded
 from nodelens.analysis.causal.calls import checked
 from nodelens.analysis.causal.check import CausalCheck, CausalResult
-from nodelens.analysis.causal.doses import of_places
+from nodelens.analysis.causal.doses import of_places, pools_of
 from nodelens.analysis.causal.estimates import Estimate, interval, resamples_of
-from nodelens.analysis.causal.lesions import Array, Damage, Lesion
-from nodelens.analysis.causal.sampling import Place, places
-from nodelens.errors import InvalidValueError
+from nodelens.analysis.causal.lesions import Damage, Lesion
+from nodelens.analysis.causal.sampling import Place
 
 __all__ = ["MatchedCascade", "matched_cascade"]
 
@@ -38,15 +38,13 @@ class MatchedCascade(CausalCheck):
         resamples: int = 1000,
         seed: int = 0,
     ) -> None:
-        pools = {name: places(channels) for name, channels in types.items()}
+        pools = pools_of(types, counts, draws)
         everyone = _by_layer({place for pool in pools.values() for place in pool})
-        if not everyone:
-            raise InvalidValueError("no type has channels, expected {type: {layer: channels}}")
         self.resamples, self.seed = resamples, seed
-        generator = np.random.default_rng(seed)
+        generator = seeded(seed)
         self.steps: list[tuple[str, int, Lesion, Lesion]] = []
         for name, pool in pools.items():
-            for n in (n for n in counts if 0 < n <= len(pool)):
+            for n in (n for n in counts if n <= len(pool)):
                 for _ in range(draws):
                     chosen = [pool[i] for i in generator.permutation(len(pool))[:n]]
                     control = _control(chosen, everyone, generator)

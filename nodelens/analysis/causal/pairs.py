@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from nodelens.analysis.arrays import Array, array, seeded
 from nodelens.analysis.causal.calls import checked
 from nodelens.analysis.causal.check import CausalCheck, CausalResult, Scores, score_arrays
 from nodelens.analysis.causal.estimates import interval, resamples_of
-from nodelens.analysis.causal.lesions import Array, Damage, Lesion, lesion
-from nodelens.errors import InvalidValueError, ShapeError
+from nodelens.analysis.causal.lesions import Damage, Lesion, lesion
+from nodelens.analysis.causal.sampling import check_scored
+from nodelens.errors import InvalidValueError, ShapeError, whole
 
 __all__ = ["PairLesion", "pair_lesion"]
 
@@ -52,9 +54,12 @@ class PairLesion(CausalCheck):
         resamples: int = 1000,
         seed: int = 0,
     ) -> None:
-        given = {layer: np.asarray(matrix, dtype=float) for layer, matrix in synergy.items()}
+        given = {layer: _symmetric(matrix, layer) for layer, matrix in synergy.items()}
+        self.widths = {layer: len(matrix) for layer, matrix in given.items()}
+        whole("pairs", pairs, 1)
         by = None if scores is None else score_arrays(scores)
-        generator = np.random.default_rng(seed)
+        check_scored([(layer, width - 1) for layer, width in self.widths.items()], by)
+        generator = seeded(seed)
         self.resamples, self.seed = resamples, seed
         self.high = _highest(given, pairs)
         self.control = [
@@ -113,18 +118,25 @@ def _sign_test(gaps: Array, draws: int, generator: np.random.Generator) -> float
     return (int(((signs * gaps).mean(1) >= gaps.mean()).sum()) + 1) / (draws + 1)
 
 
+def _symmetric(matrix: Any, layer: str) -> Array:
+    found = array(matrix, f"the synergy of layer {layer!r}")
+    if found.ndim != 2 or found.shape[0] != found.shape[1] or len(found) < 3:
+        raise ShapeError(
+            f"layer {layer!r}: synergy of shape {found.shape}, expected (channels, channels) "
+            "of at least 3 channels"
+        )
+    if not np.allclose(found, found.T):
+        raise InvalidValueError(f"layer {layer!r}: the synergy is not symmetric")
+    return found
+
+
 def _highest(synergy: Mapping[str, Array], pairs: int) -> list[_Pair]:
     found = []
     for layer, matrix in synergy.items():
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 3:
-            raise ShapeError(
-                f"layer {layer!r}: synergy of shape {matrix.shape}, expected (channels, channels) "
-                "of at least 3 channels"
-            )
         for i, j in zip(*np.triu_indices(len(matrix), 1), strict=True):
             found.append(_Pair(layer, int(i), int(j), float(matrix[i, j])))
-    if not found or pairs < 1:
-        raise InvalidValueError(f"{pairs} pairs of {len(found)}, expected at least one")
+    if not found:
+        raise InvalidValueError("no layer has synergies, expected {layer: (channels, channels)}")
     return sorted(found, key=lambda pair: (-pair.synergy, pair.layer, pair.i, pair.j))[:pairs]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nodelens.analysis.arrays import Array, seeded
 from nodelens.analysis.causal.check import CausalResult, score_arrays
 from nodelens.analysis.causal.doses import of_places
 from nodelens.analysis.causal.estimates import (
@@ -18,15 +19,16 @@ from nodelens.analysis.causal.estimates import (
     rank_correlations,
     resamples_of,
 )
-from nodelens.analysis.causal.lesions import INTACT, Array, Lesion, as_channels
+from nodelens.analysis.causal.lesions import INTACT, Lesion, as_channels
 from nodelens.analysis.causal.sampling import matched, places
 from nodelens.data import Batch
-from nodelens.errors import InvalidValueError, LayerNotFoundError, ShapeError, nearest
+from nodelens.errors import InvalidValueError, LayerNotFoundError, ShapeError, nearest, whole
 from nodelens.interventions import known_layers, silencing
 from nodelens.model.layers import canonical, check_finite
+from nodelens.model.route import Route
 from nodelens.model.rows import counted_rows
 from nodelens.model.wrapper import ModelWrapper, wrap
-from nodelens.progress import Progress, watched
+from nodelens.progress import Progress, announce, watched
 from nodelens.statistics import Mean, Moments, Sample
 from nodelens.statistics.moments import CentralMoments
 
@@ -56,12 +58,12 @@ class Receivers:
         targets, pool = places(source), places(others or {})
         if not targets:
             raise InvalidValueError("no source channels to silence, expected {layer: channels}")
-        self.receiver, self.resamples = receiver, resamples
+        self.receiver, self.resamples = receiver, whole("resamples", resamples, 0)
         self.predicted = score_arrays({receiver: influence})[receiver]
-        self._generator = np.random.default_rng(seed)
+        self._generator = seeded(seed)
         controls = [
             of_places(matched(targets, pool, None, self._generator))
-            for _ in range(draws if pool else 0)
+            for _ in range(whole("draws", draws, 0) if pool else 0)
         ]
         self.lesions: list[Lesion] = [of_places(targets), *controls]
 
@@ -77,6 +79,15 @@ class Receivers:
             )
         for which in self.lesions:
             known_layers(wrapper, as_channels(which))
+
+    def check_order(self, route: Route) -> None:
+        """Raise InvalidValueError where a source is not called before the receiver."""
+        for layer, _ in self.lesions[0]:
+            if not route.order(layer) < route.order(self.receiver):
+                raise InvalidValueError(
+                    f"layer {layer!r} is not called before {self.receiver!r}: "
+                    "expected a source that comes first"
+                )
 
     def conclude(self, intact: CentralMoments, changes: Sequence[Mean]) -> CausalResult:
         """Return the result from the intact receiver, and its squared changes by each lesion."""
@@ -128,6 +139,9 @@ def halo_receivers(
         parts = [wrapper.prepare_batch(batch) for batch in batches]
     if not parts:
         raise InvalidValueError("no row to measure disruption on, expected at least one batch")
+    check.check_order(wrapper.route(parts[0]))
+    if progress is True:
+        announce(f"{len(check.lesions)} evaluations, the intact model beside each")
     changes: list[Mean] = []
     intact: Moments | None = None
     for which in watched(check.lesions, 0, progress, lambda: len(changes), what="evaluations"):

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from nodelens.analysis.causal.lesions import Array
-from nodelens.errors import InvalidValueError
+from nodelens.analysis.arrays import Array
+from nodelens.analysis.causal.lesions import channel_numbers
+from nodelens.errors import InvalidValueError, whole
 
-__all__ = ["Place", "matched", "places", "shuffled_order", "stratified"]
+__all__ = ["Place", "check_scored", "matched", "places", "shuffled_order", "stratified"]
 
 Place = tuple[str, int]
 """A layer and one of its channels."""
@@ -20,7 +21,8 @@ _NEAREST = 3
 
 def places(channels: Mapping[str, Any]) -> list[Place]:
     """Return every channel of `{layer: channels}` with its layer, sorted."""
-    return sorted({(layer, int(c)) for layer, chosen in channels.items() for c in chosen})
+    found = channel_numbers(channels)
+    return sorted((layer, number) for layer, chosen in found.items() for number in chosen)
 
 
 def shuffled_order(values: Array, generator: np.random.Generator) -> Any:
@@ -37,15 +39,23 @@ def stratified(
     Every stratum gives as many, within one. Where no more channels exist than are asked for, all
     are taken.
     """
+    whole("strata", strata, 1)
     order = shuffled_order(values, generator)
     parts = np.array_split(order, max(1, min(strata, sample, len(order))))
-    share = np.array_split(np.arange(min(sample, len(order))), len(parts))
+    share = np.array_split(np.arange(min(whole("per_layer", sample, 1), len(order))), len(parts))
     drawn = {
         int(channel): number
         for number, (part, size) in enumerate(zip(parts, share, strict=True))
         for channel in generator.permutation(part)[: len(size)]
     }
     return dict(sorted(drawn.items()))
+
+
+def check_scored(wanted: Sequence[Place], scores: Mapping[str, Array] | None) -> None:
+    """Raise InvalidValueError for a channel that has no score; no scores at all are fine."""
+    for layer, channel in wanted if scores is not None else ():
+        if scores is not None and channel >= len(scores.get(layer, ())):
+            raise InvalidValueError(f"layer {layer!r}: channel {channel} has no score to match by")
 
 
 def matched(

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from nodelens.analysis.arrays import Array, fraction, seeded
 from nodelens.analysis.causal.calls import checked
 from nodelens.analysis.causal.check import CausalCheck, CausalResult, Scores, score_arrays
 from nodelens.analysis.causal.estimates import interval, rank_correlations, resamples_of
 from nodelens.analysis.causal.estimates import top_recalls as recalls
-from nodelens.analysis.causal.lesions import Array, Damage, Lesion, lesion
+from nodelens.analysis.causal.lesions import Damage, Lesion, lesion
 from nodelens.analysis.causal.sampling import stratified
+from nodelens.errors import whole
 
 __all__ = ["AblationValidation", "ablation_validation", "sampled_damage", "top_of"]
 
@@ -40,9 +42,12 @@ class AblationValidation(CausalCheck):
         seed: int = 0,
     ) -> None:
         self.scores = score_arrays(scores, score)
+        self.widths = {layer: len(values) for layer, values in self.scores.items()}
         self.sign = -1 if importance < 0 else 1
         self.top, self.resamples, self.seed = top, resamples, seed
-        generator = np.random.default_rng(seed)
+        fraction("top", top)
+        whole("resamples", resamples, 0)
+        generator = seeded(seed)
         self.drawn = {
             layer: stratified(values, per_layer, strata, generator)
             for layer, values in self.scores.items()
@@ -98,9 +103,9 @@ def sampled_damage(
     }
 
 
-def top_of(n: int, fraction: float) -> int:
+def top_of(n: int, top: float) -> int:
     """Return how many channels of n the top fraction is, at least one."""
-    return max(1, round(n * fraction))
+    return max(1, round(n * fraction("top", top)))
 
 
 def ablation_validation(

@@ -13,12 +13,12 @@ from nodelens.analysis.arrays import Array, Integers
 from nodelens.analysis.clustering.features import METRICS, MetricSpace, checked_importance
 from nodelens.analysis.clustering.null import StructureTest, kmeans, structure_test
 from nodelens.analysis.clustering.types import (
-    TYPE_MAPPINGS,
     TYPES,
+    check_mapping,
     types_by_importance,
     types_of,
 )
-from nodelens.errors import InvalidValueError, NodeLensError, nearest
+from nodelens.errors import InvalidValueError, NodeLensError, nearest, whole
 from nodelens.notebook import html_table
 
 if TYPE_CHECKING:
@@ -118,19 +118,11 @@ class MetricSpaceClustering:
         *,
         shuffles: int = 99,
     ) -> None:
-        if n_clusters < 1:
-            raise InvalidValueError(f"n_clusters is {n_clusters}, expected 1 or more")
-        if shuffles < 0:
-            raise InvalidValueError(f"shuffles is {shuffles}, expected 0 or more")
-        if type_mapping not in TYPE_MAPPINGS:
-            raise InvalidValueError(
-                f"type_mapping is {type_mapping!r}{nearest(type_mapping, TYPE_MAPPINGS)}, "
-                f"expected one of {', '.join(TYPE_MAPPINGS)}"
-            )
-        self.n_clusters = n_clusters
-        self.seed = seed
+        check_mapping(type_mapping)
+        self.n_clusters = whole("n_clusters", n_clusters, 1)
+        self.seed = whole("seed", seed, 0)
         self.type_mapping = type_mapping
-        self.shuffles = shuffles
+        self.shuffles = whole("shuffles", shuffles, 0)
 
     def fit(
         self,
@@ -178,7 +170,7 @@ class MetricSpaceClustering:
         space = MetricSpace.of(rq, redundancy, synergy, features)
         if mode not in MODES:
             raise InvalidValueError(
-                f"mode is {mode!r}{nearest(mode, MODES)}, expected one of {', '.join(MODES)}"
+                f"mode is {mode!r}{nearest(str(mode), MODES)}, expected one of {', '.join(MODES)}"
             )
         worth = None
         if mode != "geometric":

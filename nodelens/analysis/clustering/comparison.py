@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from nodelens.analysis.arrays import seeded
 from nodelens.analysis.clustering.clusters import ClusterResult, MetricSpaceClustering
 from nodelens.analysis.clustering.features import FEATURE_SETS
 from nodelens.analysis.clustering.null import kmeans
-from nodelens.errors import InvalidValueError
+from nodelens.errors import InvalidValueError, whole
 
 __all__ = ["Ablation", "ablations", "stability"]
 
@@ -67,12 +68,15 @@ def stability(result: ClusterResult, *, samples: int = 20, seed: int = 42) -> fl
 
     Each bootstrap's centroids are those of the channels drawn; all channels then go to the nearest
     of them. 1: the same clusters each time; 0: no more alike than by chance.
+
+    Raises InvalidValueError for parts by quantiles, which are no clusters.
     """
     from sklearn.metrics import adjusted_rand_score
 
-    if samples < 1:
-        raise InvalidValueError(f"samples is {samples}, expected 1 or more")
-    random = np.random.default_rng(seed)
+    whole("samples", samples, 1)
+    if result.mode == "quantile":
+        raise InvalidValueError("mode 'quantile' cuts channels by importance: it has no clusters")
+    random = seeded(seed)
     points, labels = result.points.numpy(), result.labels.numpy()
     agreement = []
     for _ in range(samples):

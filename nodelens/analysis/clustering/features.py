@@ -42,9 +42,9 @@ class MetricSpace:
 
         Raises ShapeError, NonFiniteError, or InvalidValueError for a negative Rayleigh quotient.
         """
-        if features not in FEATURE_SETS:
+        if features not in list(FEATURE_SETS):
             raise InvalidValueError(
-                f"features is {features!r}{nearest(features, FEATURE_SETS)}, "
+                f"features is {features!r}{nearest(str(features), FEATURE_SETS)}, "
                 f"expected one of {', '.join(FEATURE_SETS)}"
             )
         quotient = channel_scores(rq, "rq")

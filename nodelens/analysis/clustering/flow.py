@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from nodelens.analysis.arrays import Array, array
+from nodelens.analysis.arrays import Array, seeded
+from nodelens.analysis.clustering.influence import checked_influence
 from nodelens.analysis.clustering.permutation import Contrast, contrast
-from nodelens.errors import InvalidValueError, ShapeError
+from nodelens.errors import ShapeError, whole
 
 __all__ = ["Flow", "flow_test"]
 
@@ -44,14 +45,13 @@ def flow_test(
 
     Raises ShapeError, or InvalidValueError for no permutation.
     """
-    found = array(influence, "influence")
+    found = checked_influence(influence)
     if found.shape != (len(target_types), len(source_types)):
         raise ShapeError(
             f"influence has shape {found.shape}, expected ({len(target_types)}, "
             f"{len(source_types)}): one type a target and a source"
         )
-    if permutations < 1:
-        raise InvalidValueError(f"permutations is {permutations}, expected 1 or more")
+    whole("permutations", permutations, 1)
     sources, targets = (_members(types) for types in (source_types, target_types))
     reached = found @ np.stack(list(sources.values()), 1)
     total = reached.sum(0)
@@ -76,6 +76,6 @@ def _members(types: Sequence[str]) -> dict[str, Array]:
 
 def _dealt(members: Array, permutations: int, seed: int) -> Array:
     """The targets' types, then the same in other orders, `(1 + permutations, targets, types)`."""
-    random = np.random.default_rng(seed)
+    random = seeded(seed)
     order = np.tile(np.arange(len(members)), (permutations, 1))
     return np.concatenate([members[None], members[random.permuted(order, axis=1)]])

@@ -10,10 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nodelens.analysis.arrays import Array, Integers, array, channel_scores, indices
-from nodelens.analysis.clustering.influence import influence_of, spread_of
+from nodelens.analysis.arrays import (
+    Array,
+    Integers,
+    array,
+    channel_scores,
+    indices,
+    seeded,
+    whole_numbers,
+)
+from nodelens.analysis.clustering.influence import checked_influence, influence_of, spread_of
 from nodelens.analysis.clustering.permutation import Contrast, contrast, halo_mask, shares
-from nodelens.errors import InvalidValueError, ShapeError
+from nodelens.errors import InvalidValueError, ShapeError, whole
 
 __all__ = ["CrossLayerHaloAnalysis", "HaloResult"]
 
@@ -48,7 +56,8 @@ class CrossLayerHaloAnalysis:
     """
 
     def __init__(self, percentile: float = 90.0, use_activation_weight: bool = True) -> None:
-        if not 0 <= percentile <= 100:
+        given = array(percentile, "percentile")
+        if given.ndim or not 0 <= given <= 100:
             raise InvalidValueError(f"percentile is {percentile}, expected a number from 0 to 100")
         self.percentile = percentile
         self.use_activation_weight = use_activation_weight
@@ -61,10 +70,10 @@ class CrossLayerHaloAnalysis:
         source layer hands on: `(rows, sources)`, tokens `(batch, tokens, sources)`, or maps
         `(batch, sources, *positions)`. `groups` are those of a grouped convolution.
         """
-        weight = torch.as_tensor(weights)
+        weight = torch.from_numpy(array(weights, "weights"))
         if activations is None:
             return influence_of(weight, None, groups=groups)
-        seen = torch.as_tensor(activations)
+        seen = torch.from_numpy(array(activations, "activations"))
         flattened = seen.ndim > 3 and weight.ndim == 2
         spread = spread_of(seen, maps=weight.ndim > 2 or flattened)
         weighting = spread if self.use_activation_weight else None
@@ -77,7 +86,7 @@ class CrossLayerHaloAnalysis:
         target that nothing reaches has 0, and none with 0 is in a halo. `cluster_indices` are
         numbers of sources, or a mask.
         """
-        found = _influence(influence)
+        found = checked_influence(influence)
         members = np.zeros((found.shape[1], 1))
         members[indices(cluster_indices, found.shape[1], "the cluster")] = 1
         relative = shares(found, members)
@@ -95,8 +104,10 @@ class CrossLayerHaloAnalysis:
         """Return a halo's mean redundancy and synergy beside those of the rest of its layer."""
         red = None if redundancy is None else channel_scores(redundancy, "redundancy")
         syn = None if synergy is None else channel_scores(synergy, "synergy")
-        sizes = [len(scores) for scores in (red, syn) if scores is not None]
-        numbers = indices(halo_indices, min(sizes, default=np.iinfo(np.int64).max), "the halo")
+        sizes = {len(scores) for scores in (red, syn) if scores is not None}
+        if len(sizes) > 1:
+            raise ShapeError(f"scores of {sorted(sizes)} channels, expected those of one layer")
+        numbers = indices(halo_indices, next(iter(sizes), None), "the halo")
         inside, outside = zip(_means(red, numbers), _means(syn, numbers), strict=True)
         return HaloResult(layer_name, cluster_name, torch.from_numpy(numbers), *inside, *outside)
 
@@ -109,7 +120,7 @@ class CrossLayerHaloAnalysis:
         reaches nothing. With `per_unit` target clusters are compared by influence per channel, so
         that a large one has no more for its size.
         """
-        found = _influence(influence)
+        found = checked_influence(influence)
         sources = _members(source_labels, found.shape[1], "source_labels")
         targets = _members(target_labels, found.shape[0], "target_labels")
         flow = (targets.T @ found @ sources).T
@@ -134,13 +145,11 @@ class CrossLayerHaloAnalysis:
         "influence" is the mean relative influence within the halo; "redundancy" and "synergy" are
         the halo's means of those scores of the target layer, where given.
         """
-        found = _influence(influence)
+        found = checked_influence(influence)
         cluster = indices(cluster_indices, found.shape[1], "the cluster")
-        if not len(cluster) or permutations < 1:
-            raise InvalidValueError(
-                f"a cluster of {len(cluster)} sources and {permutations} permutations, "
-                "expected at least one of each"
-            )
+        whole("permutations", permutations, 1)
+        if not len(cluster):
+            raise InvalidValueError("the cluster has no source, expected at least one")
         relative = shares(found, _drawn(cluster, found.shape[1], permutations, seed))
         halo = halo_mask(relative, self.percentile)
         numbers = {"influence": relative}
@@ -162,25 +171,12 @@ def _drawn(cluster: Integers, sources: int, permutations: int, seed: int) -> Arr
     members = np.zeros((1 + permutations, sources))
     members[0, cluster] = 1
     members[1:, : len(cluster)] = 1
-    members[1:] = np.random.default_rng(seed).permuted(members[1:], axis=1)
+    members[1:] = seeded(seed).permuted(members[1:], axis=1)
     return members.T
 
 
-def _influence(influence: Any) -> Array:
-    found = array(influence, "influence")
-    if found.ndim != 2 or not found.size:
-        raise ShapeError(f"influence has shape {found.shape}, expected (targets, sources)")
-    if (found < 0).any():
-        raise InvalidValueError(f"influence has the value {found.min():g}, expected none below 0")
-    # Only shares matter, and sums of very small or very large numbers may leave the floats.
-    largest = found.max()
-    return found / largest if largest > 0 else found
-
-
 def _members(labels: Any, channels: int, what: str) -> Array:
-    numbers = channel_scores(labels, what, channels).astype(np.int64)
-    if numbers.min() < 0:
-        raise InvalidValueError(f"{what} holds {numbers.min()}, expected numbers from 0")
+    numbers = whole_numbers(channel_scores(labels, what, channels), what)
     found: Array = np.eye(numbers.max() + 1)[numbers]
     return found
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from nodelens.errors import InvalidValueError, ShapeError
+from nodelens.analysis.arrays import Array, array
+from nodelens.errors import InvalidValueError, ShapeError, whole
 
-__all__ = ["arriving", "influence_of", "spread_of"]
+__all__ = ["arriving", "checked_influence", "influence_of", "spread_of"]
 
 
 def influence_of(
@@ -36,13 +39,28 @@ def influence_of(
     return total
 
 
+def checked_influence(influence: Any) -> Array:
+    """Return influence `(targets, sources)` over its largest value.
+
+    Raises ShapeError, NonFiniteError, InvalidValueError for a value below 0.
+    """
+    found = array(influence, "influence")
+    if found.ndim != 2 or not found.size:
+        raise ShapeError(f"influence has shape {found.shape}, expected (targets, sources)")
+    if (found < 0).any():
+        raise InvalidValueError(f"influence has the value {found.min():g}, expected none below 0")
+    # Only shares matter, and sums of very small or very large numbers may leave the floats.
+    largest = found.max()
+    return found / largest if largest > 0 else found
+
+
 def arriving(weights: Tensor, groups: int = 1) -> Tensor:
     """Return abs W with taps summed, `(targets, inputs)`; 0 between groups of a convolution."""
     if weights.ndim < 2:
         raise ShapeError(f"weights have shape {tuple(weights.shape)}, expected (targets, inputs)")
     size = weights.detach().to("cpu", torch.float64).abs()
     size = size.flatten(2).sum(2) if weights.ndim > 2 else size
-    if groups < 1 or len(size) % groups:
+    if len(size) % whole("groups", groups, 1):
         raise InvalidValueError(f"groups is {groups}, expected a divisor of {len(size)} targets")
     return size if groups == 1 else torch.block_diag(*size.chunk(groups))
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from nodelens.analysis.arrays import Array, Integers
-from nodelens.errors import InvalidValueError
+from nodelens.analysis.arrays import Array, Integers, array, seeded
+from nodelens.errors import InvalidValueError, ShapeError, whole
 
 __all__ = ["StructureTest", "gap_statistic", "kmeans", "structure_test"]
 
@@ -56,8 +57,9 @@ def structure_test(
     "independent": every metric shuffled by itself. Of one feature alone a shuffle is the same
     again, so its null is uniform between its ends. Fewer distinct points than clusters: p is 1.
     """
-    if samples < 1:
-        raise InvalidValueError(f"samples is {samples}, expected 1 or more")
+    points = _points(points)
+    whole("clusters", clusters, 1)
+    whole("samples", samples, 1)
     if null not in ("correlated", "independent"):
         raise InvalidValueError(f"null is {null!r}, expected 'correlated' or 'independent'")
     varying = points[:, points.std(0) > 0]
@@ -73,7 +75,7 @@ def _tested(
 ) -> StructureTest:
     """The test of points that have a null; asked twice of a layer, for its score and its notes."""
     varying = np.frombuffer(data).reshape(shape)
-    random = np.random.default_rng(seed)
+    random = seeded(seed)
     found = within_share(varying, clusters, seed)
     noise = np.array(
         [within_share(_noise(varying, kind, random), clusters, seed) for _ in range(samples)]
@@ -93,7 +95,10 @@ def gap_statistic(
     2002; the next one's, as first proposed, stops short of clusters of clusters). 1 means that
     there is no structure.
     """
-    random = np.random.default_rng(seed)
+    points = _points(points)
+    whole("most", most, 1)
+    whole("samples", samples, 1)
+    random = seeded(seed)
     centred = points - points.mean(0)
     axes = np.linalg.svd(centred, full_matrices=False)[2]
     turned = centred @ axes.T
@@ -127,6 +132,13 @@ def within_share(points: Array, clusters: int, seed: int) -> float:
     """Return the share of the sum of squares that k-means leaves within its clusters."""
     inertia = kmeans(points, clusters, seed, _INITIALISATIONS)[2]
     return inertia / float(((points - points.mean(0)) ** 2).sum())
+
+
+def _points(points: Any) -> Array:
+    found = array(points, "points")
+    if found.ndim != 2 or not found.size:
+        raise ShapeError(f"points have shape {found.shape}, expected (channels, features)")
+    return found
 
 
 def _log_inertia(points: Array, clusters: int, seed: int) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from nodelens.analysis.arrays import Array
 from nodelens.errors import InvalidValueError, nearest
 
-__all__ = ["TYPES", "TYPE_MAPPINGS", "types_by_importance", "types_of"]
+__all__ = ["TYPES", "TYPE_MAPPINGS", "check_mapping", "types_by_importance", "types_of"]
 
 TYPES = ("background", "redundant", "synergistic", "critical")
 """In the order in which modes by importance rank them, the lowest first."""
@@ -27,14 +27,19 @@ def types_of(centroids: Array, used: Array, how: str) -> list[str]:
     `TYPE_MAPPINGS`. Of more than four clusters the rest are background; of fewer, not every type
     is there, and one cluster alone is background.
     """
-    if how not in TYPE_MAPPINGS:
-        raise InvalidValueError(
-            f"type_mapping is {how!r}{nearest(how, TYPE_MAPPINGS)}, "
-            f"expected one of {', '.join(TYPE_MAPPINGS)}"
-        )
+    check_mapping(how)
     if len(centroids) == 1:
         return ["background"]
     return TYPE_MAPPINGS[how](centroids * used, used)
+
+
+def check_mapping(how: str) -> None:
+    """Raise InvalidValueError for a name that is none of `TYPE_MAPPINGS`."""
+    if how not in list(TYPE_MAPPINGS):
+        raise InvalidValueError(
+            f"type_mapping is {how!r}{nearest(str(how), TYPE_MAPPINGS)}, "
+            f"expected one of {', '.join(TYPE_MAPPINGS)}"
+        )
 
 
 def types_by_importance(importance: Array) -> list[str]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from nodelens.aggregator import Aggregator
 from nodelens.checkpoint import check_same
+from nodelens.composite import CompositeLens
 from nodelens.configs import Config
-from nodelens.errors import MergeError, NodeLensError
-from nodelens.experiments.artifacts import CHANNELS, SCORE_FILES, SCORES, SCORES_TABLE, STATE
+from nodelens.errors import InvalidValueError, MergeError, NodeLensError
+from nodelens.experiments.artifacts import CHANNELS, SCORE_FILES, SCORES, SCORES_TABLE
 from nodelens.experiments.folder import RunFolder
 from nodelens.experiments.lenses import build_lens, check_lenses, wants_initial_weights
 from nodelens.experiments.networks import build_network
 from nodelens.experiments.provenance import package_code, source_code
-from nodelens.experiments.shards import merged
+from nodelens.experiments.shards import merged, save_share
 from nodelens.experiments.stage import Run, Stage
-from nodelens.lens import Lens
 from nodelens.model.fingerprint import model_fingerprint
+from nodelens.plan import Passes, Step
 from nodelens.result import LensResult
 from nodelens.settled import Settled
 
@@ -25,7 +29,6 @@ __all__ = ["MeasureStage", "write_tables"]
 
 _UNFINISHED = "checkpoints/measure-{}-of-{}.safetensors"
 _OF_ONE_STREAM = {
-    "memory_budget": "a budget takes several passes over all batches",
     "until": "whether a ranking has settled shows in a stream that holds all batches",
     "standard_errors": "standard errors are of groups that hold all batches",
 }
@@ -61,8 +64,12 @@ class MeasureStage(Stage):
         known = run.config.is_trained_here or run.config.model.initial_checkpoint is not None
         inputs = run.splits.train.tensors[0][:2]
         check_lenses(run.config, network, inputs, network.state_dict() if known else None)
-        build_lens(run.config)
+        lens = build_lens(run.config)
         _check_alone(run)
+        try:
+            _planned(run, lens, network.eval(), network.state_dict())
+        except InvalidValueError as error:
+            raise run.config.error(("calibration", "memory_budget"), str(error)) from error
         if run.resume:
             _check_unfinished(run, self.code)
 
@@ -92,86 +99,101 @@ class MeasureStage(Stage):
     def run(self, run: Run) -> str:
         lens = build_lens(run.config)
         if _of_one_stream(run):
-            result = _measured_alone(run, lens, self.code)
+            result = _followed_result(run, lens)
             return _told(_write(run, result), result)
-        aggregator = self._measured(run, lens)
+        passes = self._passes(run, lens)
+        for number, step in enumerate(passes.steps):
+            aggregator = self._measured(run, passes, number)
+            seen = aggregator.batches, aggregator.rows
+            if run.shard is None:
+                passes.take(step, aggregator.result())
+            else:
+                run.folder.note([save_share(run.folder, step, aggregator)])
+            del aggregator  # or it would be there while the next step is measured
         if run.shard is not None:
-            aggregator.save(run.folder.path(STATE))
-            run.folder.note([STATE])
-            return f"shard {run.shard}, {aggregator.batches} batches, {aggregator.rows:,} rows"
-        result = aggregator.result()
+            return f"shard {run.shard}, {seen[0]} batches, {seen[1]:,} rows"
+        result = passes.result()
         return _told(_write(run, result), result)
 
     def assist(self, run: Run) -> None:
-        self._measured(run, build_lens(run.config))
+        passes = self._passes(run, build_lens(run.config))
+        for number in range(len(passes.steps)):
+            self._measured(run, passes, number)
 
     def tidy(self, run: Run) -> None:
-        for path in _unfinished(run) if run.ranks.index == 0 else [_unfinished_path(run)]:
+        for path in _unfinished(run) if run.ranks.index == 0 else _left_behind(run):
             path.unlink(missing_ok=True)
 
-    def _measured(self, run: Run, lens: Lens) -> Aggregator:
-        """Return the statistics of the whole stream, or of the shard; all ranks take part."""
-        about = _about(run, self.code)
+    def _passes(self, run: Run, lens: CompositeLens) -> Passes:
+        """Return the passes over the stream that keep to the budget, the same in every process."""
+        if not run.shards:
+            about = _about(run, self.code)
+            check_same("rank 0 of this run", run.ranks.from_first(lambda: about), about)
+            run.weights = run.ranks.from_first(lambda: run.weights)
+            if not run.resume:
+                for path in _left_behind(run):
+                    path.unlink(missing_ok=True)
+        return _planned(run, lens, run.network, run.weights["initial"])
+
+    def _measured(self, run: Run, passes: Passes, number: int) -> Aggregator:
+        """Return what a step has of the whole stream, or of the shard; all ranks take part."""
+        about, step = _about(run, self.code), passes.steps[number]
         if run.shards:
-            return merged(run.shards, lens, {**about, "model": model_fingerprint(run.network)})
-        first = run.ranks.from_first(lambda: about)
-        check_same("rank 0 of this run", first, about)
-        run.weights = run.ranks.from_first(lambda: run.weights)
+            return merged(run.shards, step, {**about, "model": model_fingerprint(run.network)})
         about["share"] = str(run.share)
-        aggregator = _measure_share(run, lens, about)
+        aggregator = _measure_share(run, passes, number, about)
         with run.ranks.together():
             return aggregator if run.ranks.count == 1 else aggregator.gather()
 
 
-def _measure_share(run: Run, lens: Lens, about: dict[str, Any]) -> Aggregator:
-    total = len(run.splits.batches(run.splits.calibration, run.shard))
+def _planned(run: Run, lens: CompositeLens, network: nn.Module, initial: Any) -> Passes:
+    budget, options = run.config.calibration.memory_budget, _initial(lens, initial)
+    if budget is None:
+        return Passes(lens, network, [Step("", lens, options)])
+    first = list(islice(run.splits.batches(run.splits.calibration), 1))
+    return lens.passes(network, first, budget, merged=_is_shared(run), **options)
+
+
+def _measure_share(run: Run, passes: Passes, number: int, about: dict[str, Any]) -> Aggregator:
+    step, output = passes.steps[number], run.config.output
+    batches = run.splits.batches(run.splits.calibration, run.share)
+    total = len(run.splits.batches(run.splits.calibration, run.shard)) * len(passes.steps)
+    before = number * len(batches)
     try:
-        aggregator = lens.measure(
-            run.network,
-            run.splits.batches(run.splits.calibration, run.share),
-            progress=lambda done, _: run.advance(run.ranks.tell(done), total),
-            **_options(run, lens, about),
+        aggregator = step.lens.measure(
+            passes.model,
+            batches,
+            progress=lambda done, _: run.advance(run.ranks.tell(before + done), total),
+            resume=step.file(_unfinished_path(run)),
+            save_every=output.save_every,
+            save_every_seconds=output.save_every_seconds,
+            about=about,
+            **step.options,
         )
     except NodeLensError as error:
         if run.shard is not None:
             error.within(f"shard {run.shard}")
         raise
-    run.ranks.tell(aggregator.batches, now=True)
+    run.ranks.tell(before + aggregator.batches, now=True)
     return aggregator
 
 
-def _measured_alone(run: Run, lens: Lens, code: tuple[str, ...]) -> LensResult:
-    """Return the scores of a run within its budget, until settled, or with standard errors."""
+def _followed_result(run: Run, lens: CompositeLens) -> LensResult:
+    """Return the scores of a stream that is looked at while it is measured."""
     batches, given = run.splits.batches(run.splits.calibration), run.config.calibration
-    options = _options(run, lens, {**_about(run, code), "share": str(run.share)})
-    if given.memory_budget is None:
-        # Checks and groups are of one stream from its beginning: there is nothing to go on from.
-        options["resume"] = None
+    # Checks and groups are of one stream from its beginning: there is nothing to go on from.
     return lens.run(
         run.network,
         batches,
         progress=lambda done, _: run.advance(done, len(batches)),
-        memory_budget=given.memory_budget,
         until=None if given.until is None else Settled(**given.until.model_dump()),
         standard_errors=given.standard_errors,
-        **options,
+        **_initial(lens, run.weights["initial"]),
     )
 
 
-def _options(run: Run, lens: Lens, about: dict[str, Any]) -> dict[str, Any]:
-    """Where statistics are saved as they come, and what the lens wants to know."""
-    path, output = _unfinished_path(run), run.config.output
-    if not run.resume:
-        for left in path.parent.glob(f"{path.stem}*"):
-            left.unlink(missing_ok=True)
-    initial = {"initial_weights": run.weights["initial"]} if wants_initial_weights(lens) else {}
-    return {
-        "resume": path,
-        "save_every": output.save_every,
-        "save_every_seconds": output.save_every_seconds,
-        "about": about,
-        **initial,
-    }
+def _initial(lens: CompositeLens, weights: Any) -> dict[str, Any]:
+    return {"initial_weights": weights} if wants_initial_weights(lens) else {}
 
 
 def _of_one_stream(run: Run) -> list[str]:
@@ -180,9 +202,13 @@ def _of_one_stream(run: Run) -> list[str]:
     return [name for name in _OF_ONE_STREAM if getattr(given, name) not in (None, False)]
 
 
+def _is_shared(run: Run) -> bool:
+    """Return whether several processes share the stream, so that their statistics are merged."""
+    return run.ranks.count > 1 or run.shard is not None or bool(run.shards)
+
+
 def _check_alone(run: Run) -> None:
-    shared_out = run.ranks.count > 1 or run.shard is not None or run.shards
-    for name in _of_one_stream(run) if shared_out else ():
+    for name in _of_one_stream(run) if _is_shared(run) else ():
         raise run.config.error(
             ("calibration", name),
             f"{_OF_ONE_STREAM[name]}, and this run shares them out: leave one of them out",
@@ -227,13 +253,19 @@ def _unfinished_path(run: Run) -> Path:
     return run.folder.path(_UNFINISHED.format(run.share.index + 1, run.share.count))
 
 
+def _left_behind(run: Run) -> list[Path]:
+    """The files of this process alone, one for each step, that an unfinished run left."""
+    path = _unfinished_path(run)
+    return sorted(path.parent.glob(f"{path.stem}.*"))
+
+
 def _unfinished(run: Run) -> list[Path]:
     return sorted(run.folder.root.glob(_UNFINISHED.format("*", "*")))
 
 
 def _check_unfinished(run: Run, code: tuple[str, ...]) -> None:
     """Raise MergeError, before anything is written, for statistics of something else."""
-    about, mine = _about(run, code), _unfinished_path(run)
+    about, mine = _about(run, code), _left_behind(run)
     for path in _unfinished(run):
         share = Aggregator.facts(path)["share"]
         if not share.endswith(f"/{run.share.count}"):
@@ -242,8 +274,8 @@ def _check_unfinished(run: Run, code: tuple[str, ...]) -> None:
                 f" and this run would go on with shares of {run.share.count}; expected as many"
                 " processes as before, or a run without --resume"
             )
-    if mine.exists():
-        check_same(f"{mine.name!r} of the unfinished run", Aggregator.facts(mine), about)
+    for path in mine:
+        check_same(f"{path.name!r} of the unfinished run", Aggregator.facts(path), about)
 
 
 def _write(run: Run, result: LensResult) -> tuple[int, int]:

@@ -7,6 +7,8 @@ The down projection's weight is `(hidden, units)`: column j is what unit j write
 from __future__ import annotations
 
 import math
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -179,10 +181,10 @@ def effective_dimension(pattern: Tensor) -> float:
     return math.exp(float(torch.special.entr(share).sum()))
 
 
-def _count(units: int, share: float) -> int:
-    if not 0 < share <= 1:
-        raise InvalidValueError(f"share is {share}, expected a number above 0 and at most 1")
-    return round(units * share)
+def _count(units: int, share: Any) -> int:
+    if not isinstance(share, Real) or not 0 < float(share) <= 1:
+        raise InvalidValueError(f"share is {share!r}, expected a number above 0 and at most 1")
+    return round(units * float(share))
 
 
 def _numbers(core: Tensor, units: int) -> Tensor:

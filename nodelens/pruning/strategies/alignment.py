@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from nodelens.metrics.formulas import normalised, rank
 from nodelens.metrics.formulas.normalise import NORMALISATIONS
 from nodelens.model import Layer, ModelWrapper
 from nodelens.model.layers import first_tensor, weight_rows
+from nodelens.pruning.given import Run, Tensors
 from nodelens.pruning.masks import keep_best, removed_count
 from nodelens.pruning.measured import lens_scores
 from nodelens.pruning.registry import register_strategy
@@ -46,22 +47,14 @@ class Hybrid(MetricStrategy):
         if self.normalise not in NORMALISATIONS:
             normalised(torch.zeros(1), self.normalise)
 
-    def score(self, layer: nn.Module, inputs: Tensor | None = None, **tensors: Any) -> Tensor:
-        return self._mixed(super().score(layer, inputs, **tensors), weight_rows(layer))
+    def _score(self, layer: nn.Module, given: Tensors) -> Tensor:
+        return self._mixed(super()._score(layer, given), weight_rows(layer))
 
-    def _scores(
-        self,
-        model: ModelWrapper,
-        units: Mapping[str, Units],
-        batches: Iterable[Any],
-        **options: Any,
-    ) -> dict[str, Tensor]:
-        found = super()._scores(model, units, batches, **options)
+    def _scores(self, run: Run) -> dict[str, Tensor]:
+        found = super()._scores(run)
         return {
-            name: self._mixed(
-                found[name], unit.gathered(lambda n: weight_rows(model.torch_module(n)))
-            )
-            for name, unit in units.items()
+            name: self._mixed(found[name], unit.weights(run.model))
+            for name, unit in run.units.items()
         }
 
     def _mixed(self, metric: Tensor, rows: Tensor) -> Tensor:
@@ -75,14 +68,8 @@ class GlobalAlignment(MetricStrategy):
 
     default_distribution = "global_threshold"
 
-    def _scores(
-        self,
-        model: ModelWrapper,
-        units: Mapping[str, Units],
-        batches: Iterable[Any],
-        **options: Any,
-    ) -> dict[str, Tensor]:
-        found = super()._scores(model, units, batches, **options)
+    def _scores(self, run: Run) -> dict[str, Tensor]:
+        found = super()._scores(run)
         ranks = rank(torch.cat(list(found.values()))).split([len(s) for s in found.values()])
         return dict(zip(found, ranks, strict=True))
 
@@ -95,21 +82,15 @@ class CascadingAlignment(MetricStrategy):
     memory.
     """
 
-    def _scores(
-        self,
-        model: ModelWrapper,
-        units: Mapping[str, Units],
-        batches: Iterable[Any],
-        **options: Any,
-    ) -> dict[str, Tensor]:
-        kept, found = list(batches), dict[str, Tensor]()
+    def _scores(self, run: Run) -> dict[str, Tensor]:
+        kept, found = list(run.batches), dict[str, Tensor]()
         with ExitStack() as before:
-            for name, unit in units.items():
-                own = lens_scores(self.lens, model, {name: unit}, kept, **options)[name]
+            for name, unit in run.units.items():
+                own = lens_scores(self.lens, run.model, {name: unit}, kept, **run.options)[name]
                 found[name] = self.sign * own
                 order = found[name] if self.config.pruning_mode != "high" else -found[name]
                 mask = keep_best(order, removed_count(self.config.amount, unit.size))
-                before.enter_context(silenced(model, unit, mask))
+                before.enter_context(silenced(run.model, unit, mask))
         return found
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from nodelens.model import ModelWrapper
+from nodelens.pruning.given import Run, Tensors
 from nodelens.pruning.masks import as_rows, generator_for, weight_of
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategy import Strategy
@@ -23,18 +20,13 @@ class Random(Strategy):
 
     unit = "both"
 
-    def score(self, layer: nn.Module, inputs: Tensor | None = None, **tensors: Any) -> Tensor:
+    def _score(self, layer: nn.Module, given: Tensors) -> Tensor:
         return self._drawn(layer, "", None)
 
-    def _scores(
-        self,
-        model: ModelWrapper,
-        units: Mapping[str, Units],
-        batches: Iterable[Any],
-        **options: Any,
-    ) -> dict[str, Tensor]:
+    def _scores(self, run: Run) -> dict[str, Tensor]:
         return {
-            name: self._drawn(model.torch_module(name), name, unit) for name, unit in units.items()
+            name: self._drawn(run.model.torch_module(name), name, unit)
+            for name, unit in run.units.items()
         }
 
     def _drawn(self, layer: nn.Module, name: str, unit: Units | None) -> Tensor:

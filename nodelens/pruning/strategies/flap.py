@@ -35,7 +35,8 @@ class Flap(OfWeightStatistics):
     With `standardize` (as published) every layer's scores have mean 0 and standard deviation 1, so
     that layers can be compared; the budget is then one threshold over all layers.
     `compensation` gives the bias that takes the place of the removed units' mean. With `heads`,
-    key-value groups of attention are scored too, with the mean over the channels of their heads.
+    key-value groups of attention are scored too, with the mean over the channels of their heads,
+    and the threshold is set by weights, of which a group has more than an FFN's unit.
     """
 
     unit = "channels"
@@ -43,6 +44,12 @@ class Flap(OfWeightStatistics):
     options: ClassVar[Mapping[str, Any]] = {"standardize": True, "heads": False}
     standardize: bool
     heads: bool
+
+    @property
+    def distribution(self) -> str:
+        """Return how a budget is shared out: with `heads`, over the weights that units have."""
+        given = super().distribution
+        return "flap" if self.heads and self.config.distribution == "uniform" else given
 
     def rate(self, found: Mapping[str, Any], layer: Layer, rows: Tensor) -> Tensor:
         if found["inputs"].rows < 2:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from nodelens.model.layers import weight_rows
+from nodelens.pruning.given import Tensors
 from nodelens.pruning.masks import weight_of
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategy import Strategy
@@ -27,7 +26,7 @@ _AT_ONCE = 512
 class Fpgm(Strategy):
     """Sum of the Euclidean distances of a channel's weight row to all rows of its layer."""
 
-    def score(self, layer: nn.Module, inputs: Tensor | None = None, **tensors: Any) -> Tensor:
+    def _score(self, layer: nn.Module, given: Tensors) -> Tensor:
         weight_of(layer)
         return distance_sums(wide(weight_rows(layer)))
 

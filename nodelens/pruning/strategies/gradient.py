@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from nodelens.errors import InvalidValueError, ShapeError
-from nodelens.model import ModelWrapper
-from nodelens.model.layers import is_transposed_linear, weight_rows
+from nodelens.model.layers import weight_rows
+from nodelens.pruning.given import Run, Tensors
 from nodelens.pruning.gradients import weight_gradients
 from nodelens.pruning.masks import as_rows, weight_of
 from nodelens.pruning.registry import register_strategy
+from nodelens.pruning.strategies.reading import in_shape
 from nodelens.pruning.strategy import Strategy
-from nodelens.pruning.units import Units
 
 __all__ = ["AdaptiveMovement", "Fisher", "Gradient", "Momentum", "Movement", "Taylor"]
 
@@ -49,48 +49,28 @@ class _ByGradient(Strategy):
     def finish(self, state: State, weight: Tensor) -> Tensor:
         """Return the number of every weight, from the state of all gradients."""
 
-    def score(
-        self,
-        layer: nn.Module,
-        inputs: Tensor | None = None,
-        *,
-        outputs: Tensor | None = None,
-        gradients: Tensor | None = None,
-        targets: Tensor | None = None,
-    ) -> Tensor:
+    def _score(self, layer: nn.Module, given: Tensors) -> Tensor:
         weight = weight_rows(layer).double()
         state: State = {}
-        for gradient in _steps(layer, gradients):
+        for gradient in _steps(layer, given.gradients):
             self.take(state, gradient.double(), weight, 1)
         found = self.finish(state, weight)
-        return self._shaped(layer, found) if self.of_weights else found.sum(1)
+        return in_shape(found, layer) if self.of_weights else found.sum(1)
 
-    def _scores(
-        self,
-        model: ModelWrapper,
-        units: Mapping[str, Units],
-        batches: Iterable[Any],
-        **options: Any,
-    ) -> dict[str, Tensor]:
-        layers = list(dict.fromkeys(n for u in units.values() for n in (*u.feeders, u.name)))
-        weights = {name: weight_rows(model.torch_module(name)) for name in layers}
+    def _scores(self, run: Run) -> dict[str, Tensor]:
+        layers = list(dict.fromkeys(n for u in run.units.values() for n in (*u.feeders, u.name)))
+        weights = {name: weight_rows(run.model.torch_module(name)) for name in layers}
         large = sum(weight.numel() for weight in weights.values()) > _ROOM
         kind = torch.float32 if large else torch.float64
         states: dict[str, State] = {name: {} for name in layers}
-        options.setdefault("loss", self.loss)
-        for found, terms in weight_gradients(
-            model, batches, layers, per_sample=self.per_sample, **options
-        ):
+        options = {"loss": self.loss, "per_sample": self.per_sample, **run.options}
+        for found, terms in weight_gradients(run.model, run.batches, layers, **options):
             for name, gradient in found.items():
                 self.take(states[name], gradient.to(kind), weights[name].to(kind), terms)
         finished = {n: self.finish(states[n], weights[n].to(kind)) for n in layers}
         if self.of_weights:
-            return {n: self._shaped(model.torch_module(n), finished[n]) for n in units}
-        return {n: unit.gathered(finished.__getitem__).sum(1) for n, unit in units.items()}
-
-    def _shaped(self, layer: nn.Module, rows: Tensor) -> Tensor:
-        shape = weight_of(layer).shape
-        return rows.T if is_transposed_linear(layer) else rows.reshape(shape)
+            return {n: in_shape(finished[n], run.model.torch_module(n)) for n in run.units}
+        return {n: unit.gathered(finished.__getitem__).sum(1) for n, unit in run.units.items()}
 
 
 def _steps(layer: nn.Module, gradients: Tensor | None) -> Iterator[Tensor]:

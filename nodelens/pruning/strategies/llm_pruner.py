@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nodelens.errors import InvalidValueError, MissingLossError, nearest
 from nodelens.model import ModelWrapper
 from nodelens.model.layers import Layer
+from nodelens.pruning.given import Tensors
 from nodelens.pruning.masks import as_rows
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategies.reading import OfStatistics, rows_of
@@ -58,21 +59,13 @@ class LlmPruner(OfStatistics):
     def rate(self, found: Mapping[str, Any], layer: Layer, rows: Tensor) -> Tensor:
         return taylor(rows * found["updates"].gradient, self.level)
 
-    def score(
-        self,
-        layer: nn.Module,
-        inputs: Tensor | None = None,
-        *,
-        outputs: Tensor | None = None,
-        gradients: Tensor | None = None,
-        targets: Tensor | None = None,
-    ) -> Tensor:
+    def _score(self, layer: nn.Module, given: Tensors) -> Tensor:
         """Return the importance of a layer's rows, `(channels,)`, of the weight's `gradients`.
 
         Without them, those of the last backward pass in `layer.weight.grad`.
         """
         weight = getattr(layer, "weight", None)
-        gradients = getattr(weight, "grad", None) if gradients is None else gradients
+        gradients = getattr(weight, "grad", None) if given.gradients is None else given.gradients
         if gradients is None:
             raise MissingLossError("it needs the loss gradients of the weight: pass gradients=")
         rows = as_rows(layer, weight.detach() if isinstance(weight, Tensor) else weight)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from nodelens.errors import InvalidValueError
 from nodelens.model import ModelWrapper
 from nodelens.model.layers import weight_rows
+from nodelens.pruning.given import Run, Tensors
 from nodelens.pruning.masks import weight_of
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategy import Strategy
-from nodelens.pruning.units import Units
 
 __all__ = ["AdaptiveSensitivity", "GlobalMagnitude", "IterativeMagnitude", "Magnitude"]
 
@@ -34,25 +34,16 @@ class Magnitude(Strategy):
         if self.norm not in (1, 2):
             raise InvalidValueError(f"norm is {self.norm!r}, expected 1 or 2")
 
-    def score(self, layer: nn.Module, inputs: Tensor | None = None, **tensors: Any) -> Tensor:
+    def _score(self, layer: nn.Module, given: Tensors) -> Tensor:
         weight = weight_of(layer)
         if self.of_weights:
             return weight.abs().double()
         return self._norm(weight_rows(layer))
 
-    def _scores(
-        self,
-        model: ModelWrapper,
-        units: Mapping[str, Units],
-        batches: Iterable[Any],
-        **options: Any,
-    ) -> dict[str, Tensor]:
+    def _scores(self, run: Run) -> dict[str, Tensor]:
         if self.of_weights:
-            return super()._scores(model, units, batches, **options)
-        return {
-            name: self._norm(unit.gathered(lambda layer: weight_rows(model.torch_module(layer))))
-            for name, unit in units.items()
-        }
+            return super()._scores(run)
+        return {name: self._norm(unit.weights(run.model)) for name, unit in run.units.items()}
 
     def _norm(self, rows: Tensor) -> Tensor:
         sizes: Tensor = rows.double().norm(p=self.norm, dim=1)

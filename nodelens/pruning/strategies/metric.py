@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from nodelens.errors import InvalidValueError
 from nodelens.metrics import get_metric
 from nodelens.model import ModelWrapper
-from nodelens.model.layers import weight_rows
-from nodelens.pruning.masks import weight_of
-from nodelens.pruning.measured import lens_scores
+from nodelens.pruning.given import Run, Tensors
+from nodelens.pruning.measured import lens_alone, lens_scores
 from nodelens.pruning.strategy import Strategy
-from nodelens.pruning.units import Units
 
 __all__ = ["MetricStrategy"]
 
@@ -53,37 +50,15 @@ class MetricStrategy(Strategy):
             return self.direction
         return -1 if self.lens.importance < 0 else 1
 
-    def score(
-        self,
-        layer: nn.Module,
-        inputs: Tensor | None = None,
-        *,
-        outputs: Tensor | None = None,
-        gradients: Tensor | None = None,
-        targets: Tensor | None = None,
-    ) -> Tensor:
+    def _score(self, layer: nn.Module, given: Tensors) -> Tensor:
         """Return the lens's score of the channels; `gradients` are those of the site it reads."""
-        weight = weight_of(layer)
-        weights = weight if layer.__class__.__name__ != "Conv1D" else weight_rows(layer)
-        if inputs is not None and outputs is None:
-            with torch.no_grad():
-                outputs = layer(inputs)
-        found = self.lens.compute(
-            inputs=inputs, outputs=outputs, weights=weights, gradients=gradients, targets=targets
-        )
-        return self.sign * found
+        return self.sign * lens_alone(self.lens, layer, given)
 
     def _batches(self, model: ModelWrapper, batches: Iterable[Any] | None) -> Iterable[Any]:
         if batches is None and self.lens.constants(model) is not None:
             return []
         return super()._batches(model, batches)
 
-    def _scores(
-        self,
-        model: ModelWrapper,
-        units: Mapping[str, Units],
-        batches: Iterable[Any],
-        **options: Any,
-    ) -> dict[str, Tensor]:
-        found = lens_scores(self.lens, model, units, batches, **options)
+    def _scores(self, run: Run) -> dict[str, Tensor]:
+        found = lens_scores(self.lens, run.model, run.units, run.batches, **run.options)
         return {name: self.sign * score for name, score in found.items()}

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from nodelens.errors import InvalidValueError, NodeLensError
-from nodelens.model import wrap
-from nodelens.pruning.allocation import budget_for, counts_for
-from nodelens.pruning.config import check_amount
+from nodelens.errors import InvalidValueError
 from nodelens.pruning.distributions import Budget, register_distribution
-from nodelens.pruning.masks import as_rows, check_scores, keep_best, protected_mask, row_mask
+from nodelens.pruning.masks import keep_best
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategies.wanda import Wanda
-from nodelens.pruning.strategy import Protected
 
 __all__ = ["Owl", "outlier_ratio", "owl", "owl_amounts"]
 
@@ -85,41 +80,8 @@ class Owl(Wanda):
 
     default_distribution = "owl"
 
-    def masks(
-        self,
-        model: Any,
-        scores: Mapping[str, Tensor],
-        amount: float | None = None,
-        *,
-        protected: Mapping[str, Protected] | None = None,
-        **options: Any,
-    ) -> dict[str, Tensor]:
-        """Return a bool mask for every layer, True = kept; see `Strategy.masks`."""
-        if self.config.structured or self.config.nm is not None:
-            return super().masks(model, scores, amount, protected=protected, **options)
-        wrapper, amount = wrap(model), self.config.amount if amount is None else amount
-        try:
-            modules = {name: wrapper.torch_module(name) for name in scores}
-            rows = {
-                name: check_scores(as_rows(modules[name], score), f"layer {name!r}")
-                for name, score in scores.items()
-            }
-            safe = {
-                n: protected_mask((protected or {}).get(n), len(s), n)[:, None].expand(s.shape)
-                for n, s in rows.items()
-            }
-            budget = budget_for(
-                self.config, rows, safe, dict.fromkeys(rows, 1), check_amount(amount),
-                self.distribution, options,
-            )  # fmt: skip
-            counts = counts_for(budget, self.distribution)
-        except NodeLensError as error:
-            error.within(f"strategy {self.name!r}")
-            raise
-        return {
-            name: row_mask(modules[name], keep_in_rows(budget.order[name], counts[name]))
-            for name in rows
-        }
+    def keep_counted(self, order: Tensor, removed: int, safe: Tensor) -> Tensor:
+        return keep_in_rows(order, removed)
 
 
 def keep_in_rows(order: Tensor, removed: int) -> Tensor:

@@ -13,12 +13,12 @@ from nodelens.errors import (
     IncompatibleModelError,
     InvalidValueError,
     MissingLossError,
-    NodeLensError,
 )
 from nodelens.metrics import MetricLens
 from nodelens.model import ModelWrapper, wrap
 from nodelens.model.layers import Layer, canonical, check_finite, describe, weight_rows
 from nodelens.model.views import look, viewed_weights
+from nodelens.pruning.given import Run, Tensors
 from nodelens.pruning.masks import weight_of
 from nodelens.pruning.strategy import Strategy
 from nodelens.pruning.units import Units, prunable
@@ -72,8 +72,7 @@ def measure_alone(
     reads: Mapping[str, Read],
     module: nn.Module,
     layer: Layer,
-    inputs: Tensor | None,
-    outputs: Tensor | None,
+    given: Tensors,
 ) -> dict[str, Any]:
     """Return the statistics of one layer, of the tensors it takes and gives.
 
@@ -88,22 +87,17 @@ def measure_alone(
             check_finite(rows, layer.name, "weight")
             found[name] = read.statistic.measure(Sample(rows, window=layer.window))
             continue
-        values = _values(read.site, module, layer, inputs, outputs)
+        values = _values(read.site, module, layer, given)
         sample = Sample(look(read.view, values, layer, module, None), window=layer.window)
         found[name] = read.statistic.measure(sample, **dict(read.options)).widened()
     return found
 
 
-def _values(
-    site: str, module: nn.Module, layer: Layer, inputs: Tensor | None, outputs: Tensor | None
-) -> Tensor:
-    given = inputs if site == "input" else outputs
-    if given is None and site == "output" and inputs is not None:
-        with torch.no_grad():
-            given = module.forward(inputs)
-    if given is None:
+def _values(site: str, module: nn.Module, layer: Layer, given: Tensors) -> Tensor:
+    found = given.inputs if site == "input" else given.outputs_of(module)
+    if found is None:
         raise InvalidValueError(f"{site}s are needed and none were given: pass {site}s= or batches")
-    values = canonical(given.detach(), layer, site)
+    values = canonical(found.detach(), layer, site)
     check_finite(values, layer.name, site)
     return values
 
@@ -126,15 +120,7 @@ class OfStatistics(Strategy):
         """Return whether the strategy can score a layer."""
         return True
 
-    def score(
-        self,
-        layer: nn.Module,
-        inputs: Tensor | None = None,
-        *,
-        outputs: Tensor | None = None,
-        gradients: Tensor | None = None,
-        targets: Tensor | None = None,
-    ) -> Tensor:
+    def _score(self, layer: nn.Module, given: Tensors) -> Tensor:
         """Return the importance of a layer's channels, `(channels,)`; a higher score is kept.
 
         Raises InvalidValueError when tensors are missing, ShapeError for those of another layer.
@@ -142,7 +128,7 @@ class OfStatistics(Strategy):
         weight_of(layer)
         described = describe("to prune", layer)
         assert described is not None
-        found = measure_alone(self.reads(described), layer, described, inputs, outputs)
+        found = measure_alone(self.reads(described), layer, described, given)
         return self.rate(found, described, wide(weight_rows(layer)))
 
     def scores(
@@ -160,13 +146,10 @@ class OfStatistics(Strategy):
         was asked for is an InvalidValueError.
         """
         wrapper = wrap(model)
-        try:
+        with self.named():
             batches = self._batches(wrapper, batches)
             if layers is None and pattern is None:
                 layers = self._coverable(wrapper)
-        except NodeLensError as error:
-            error.within(f"strategy {self.name!r}")
-            raise
         return super().scores(wrapper, batches, layers=layers, pattern=pattern, **options)
 
     def _coverable(self, model: ModelWrapper) -> list[str]:
@@ -180,23 +163,17 @@ class OfStatistics(Strategy):
             raise IncompatibleModelError(f"it can score no layer of this {kind}")
         return names
 
-    def _scores(
-        self,
-        model: ModelWrapper,
-        units: Mapping[str, Units],
-        batches: Iterable[Any],
-        **options: Any,
-    ) -> dict[str, Tensor]:
-        for name in units:
-            if not self.covers(located(model, name)):
+    def _scores(self, run: Run) -> dict[str, Tensor]:
+        for name in run.units:
+            if not self.covers(located(run.model, name)):
                 raise InvalidValueError(f"it cannot score layer {name!r}")
         wanted = {
             layer: reads
-            for unit in units.values()
-            for layer, reads in self.reads_of(model, unit).items()
+            for unit in run.units.values()
+            for layer, reads in self.reads_of(run.model, unit).items()
         }
-        found = measure(model, wanted, batches, **options)
-        return {name: self.rate_units(found, model, unit) for name, unit in units.items()}
+        found = measure(run.model, wanted, run.batches, **run.options)
+        return {name: self.rate_units(found, run.model, unit) for name, unit in run.units.items()}
 
     def reads_of(self, model: ModelWrapper, unit: Units) -> dict[str, dict[str, Read]]:
         """Return what is read for the units of one name, by layer: of an FFN, its rows."""
@@ -229,20 +206,12 @@ class OfWeightStatistics(OfStatistics):
     def reads(self, layer: Layer) -> dict[str, Read]:
         return {"inputs": input_moments(layer)}
 
-    def score(
-        self,
-        layer: nn.Module,
-        inputs: Tensor | None = None,
-        *,
-        outputs: Tensor | None = None,
-        gradients: Tensor | None = None,
-        targets: Tensor | None = None,
-    ) -> Tensor:
+    def _score(self, layer: nn.Module, given: Tensors) -> Tensor:
         """Return the importance of every channel, or with `structured=False` of every weight.
 
         `inputs` are what the layer takes in, `(rows, width)` or maps.
         """
-        rated = super().score(layer, inputs, outputs=outputs)
+        rated = super()._score(layer, given)
         return in_shape(rated, layer) if self.of_weights else self.finished(rated.sum(1))
 
     def score_inputs(self, layer: nn.Module, inputs: Tensor) -> Tensor:
@@ -250,7 +219,7 @@ class OfWeightStatistics(OfStatistics):
 
         That of the units of an FFN, where the layer is its down projection.
         """
-        rated = OfStatistics.score(self, layer, inputs)
+        rated = OfStatistics._score(self, layer, Tensors(inputs))
         return self.finished(rated.sum(0))
 
     def reads_of(self, model: ModelWrapper, unit: Units) -> dict[str, dict[str, Read]]:

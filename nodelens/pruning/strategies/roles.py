@@ -14,7 +14,8 @@ from nodelens.metrics import MetricLens, get_metric
 from nodelens.metrics.formulas import normalised
 from nodelens.model import ModelWrapper
 from nodelens.model.layers import weight_rows
-from nodelens.pruning.measured import many_scores
+from nodelens.pruning.given import Run, Tensors
+from nodelens.pruning.measured import lens_alone, many_scores
 from nodelens.pruning.strategy import Strategy
 from nodelens.pruning.units import Units
 
@@ -64,73 +65,40 @@ class ByRoles(Strategy):
         for role in set(self.roles()) & set(LENS_ROLES) - set(self.given or {}):
             get_metric(getattr(self, role))
 
-    def score(
-        self,
-        layer: nn.Module,
-        inputs: Tensor | None = None,
-        *,
-        outputs: Tensor | None = None,
-        gradients: Tensor | None = None,
-        targets: Tensor | None = None,
-    ) -> Tensor:
+    def _score(self, layer: nn.Module, given: Tensors) -> Tensor:
         """Return the score of a layer's channels; `gradients` are those of what it returns."""
-        rows = weight_rows(layer)
-        if inputs is not None and outputs is None:
-            with torch.no_grad():
-                outputs = layer(inputs)
-        parts: dict[str, Tensor] = {"magnitude": rows.double().norm(dim=1)}
-        weights = rows if type(layer).__name__ == "Conv1D" else layer.weight
-        assert isinstance(weights, Tensor)
+        parts: dict[str, Tensor] = {"magnitude": weight_rows(layer).double().norm(dim=1)}
         for role in self.roles():
             if role != "magnitude":
-                parts[role] = self._lens(role, "output").compute(
-                    inputs=inputs,
-                    outputs=outputs,
-                    weights=weights,
-                    gradients=gradients,
-                    targets=targets,
-                )
+                parts[role] = lens_alone(self._lens(role, "output"), layer, given)
         return self.combined({"layer": parts})["layer"]
 
     def _batches(self, model: ModelWrapper, batches: Iterable[Any] | None) -> Iterable[Any]:
         missing = set(self.roles()) - set(self.given or {}) - {"magnitude"}
         return [] if batches is None and not missing else super()._batches(model, batches)
 
-    def _scores(
-        self,
-        model: ModelWrapper,
-        units: Mapping[str, Units],
-        batches: Iterable[Any],
-        **options: Any,
-    ) -> dict[str, Tensor]:
-        parts: dict[str, dict[str, Tensor]] = {name: {} for name in units}
+    def _scores(self, run: Run) -> dict[str, Tensor]:
+        parts: dict[str, dict[str, Tensor]] = {name: {} for name in run.units}
         for role in set(self.roles()) & set(self.given or {}):
-            for name, unit in units.items():
+            for name, unit in run.units.items():
                 parts[name][role] = self._as_given(role, unit)
         if "magnitude" in self.roles() and "magnitude" not in (self.given or {}):
-            for name, unit in units.items():
-                rows = unit.gathered(lambda layer: weight_rows(model.torch_module(layer)))
-                parts[name]["magnitude"] = rows.double().norm(dim=1).cpu()
-        self._measure(model, units, batches, parts, options)
+            for name, unit in run.units.items():
+                parts[name]["magnitude"] = unit.weights(run.model).double().norm(dim=1).cpu()
+        self._measure(run, parts)
         return self.combined(parts)
 
-    def _measure(
-        self,
-        model: ModelWrapper,
-        units: Mapping[str, Units],
-        batches: Iterable[Any],
-        parts: dict[str, dict[str, Tensor]],
-        options: Mapping[str, Any],
-    ) -> None:
+    def _measure(self, run: Run, parts: dict[str, dict[str, Tensor]]) -> None:
         roles = [r for r in self.roles() if r not in (self.given or {}) and r != "magnitude"]
         sites = {
-            site: {n: unit for n, unit in units.items() if unit.site == site}
+            site: {n: unit for n, unit in run.units.items() if unit.site == site}
             for site in ("output", "input")
         }
         asked = [(r, self._lens(r, site), own) for r in roles for site, own in sites.items() if own]
         if not asked:
             return
-        found = many_scores([(lens, own) for _, lens, own in asked], model, batches, **options)
+        lenses = [(lens, own) for _, lens, own in asked]
+        found = many_scores(lenses, run.model, run.batches, **run.options)
         for (role, _, _), scores in zip(asked, found, strict=True):
             for name, score in scores.items():
                 parts[name][role] = score.double()

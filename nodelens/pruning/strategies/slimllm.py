@@ -1,10 +1,10 @@
-"""SlimLLM: units by the directions of the output they feed, and a linear regression behind them."""
+"""SlimLLM: units by the directions they feed, heads by similarity, and a regression behind both."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from nodelens.model.layers import Layer
 from nodelens.pruning.distributions import Budget, register_distribution
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategies.reading import OfStatistics, measure, rows_of, sum_of
+from nodelens.pruning.strategies.slimllm_heads import output_shares, searched, similarity_without
 from nodelens.pruning.strategies.wanda import input_norms
-from nodelens.pruning.units import Units
+from nodelens.pruning.units import Units, inputs_of_groups, site_of
 from nodelens.statistics import CoMoments, Moments, Read, wide
 
 __all__ = ["SlimLlm", "direction_weights", "linear_recovery", "slimllm"]
@@ -31,11 +32,14 @@ class SlimLlm(OfStatistics):
     """Norms of a unit's rows in gate and up and of its column in down, each weighed by its inputs.
 
     The column is taken along the principal directions of the FFN's output, each weighed by the
-    sigmoid of its variance over the mean variance. `recovery` gives the regression published with
-    it. Heads, which it prunes by the correlation of outputs, are not pruned here.
+    sigmoid of its variance over the mean variance. With `heads`, key-value groups of attention are
+    scored too: minus the similarity of the output without the group to the whole output. `search`
+    is the published search for groups that go well together, `recovery` the regression.
     """
 
     needs = ("inputs",)
+    options: ClassVar[Mapping[str, Any]] = {"heads": False}
+    heads: bool
 
     def covers(self, layer: Layer) -> bool:
         return layer.window is None
@@ -48,6 +52,8 @@ class SlimLlm(OfStatistics):
         return norms
 
     def reads_of(self, model: ModelWrapper, unit: Units) -> dict[str, dict[str, Read]]:
+        if unit.site == "heads":
+            return {unit.name: {"inputs": Read("input", CoMoments)}}
         found = super().reads_of(model, unit)
         if unit.site == "input":
             found[unit.name] = {
@@ -61,30 +67,56 @@ class SlimLlm(OfStatistics):
     ) -> Tensor:
         if unit.site == "output":
             return super().rate_units(found, model, unit)
+        if unit.site == "heads":
+            rows = rows_of(model, unit.name)
+            return -similarity_without(output_shares(rows, found[unit.name]["inputs"], unit.size))
         down, columns = found[unit.name], rows_of(model, unit.name).T
         directions, weights = direction_weights(down["outputs"].m2)
         along = (columns @ directions).abs() * weights
         own = (along * input_norms(down)[:, None]).norm(dim=1)
         return sum_of([super().rate_units(found, model, unit), own])
 
+    def search(
+        self, model: Any, masks: Mapping[str, Tensor], batches: Iterable[Any]
+    ) -> dict[str, Tensor]:
+        """Return the masks with key-value groups exchanged where that keeps the output more alike.
+
+        Every layer keeps as many; masks of units are returned as they are. Nothing is written.
+        """
+        wrapper, found = self._input_moments(model, masks, batches)
+        better = dict(masks)
+        for name, keep in masks.items():
+            if site_of(wrapper, name, len(keep)) == "heads":
+                shares = output_shares(rows_of(wrapper, name), found[name], len(keep))
+                better[name] = searched(shares, keep)
+        return better
+
     def recovery(
         self, model: Any, masks: Mapping[str, Tensor], batches: Iterable[Any]
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return what to multiply each kept row of down by, and the new bias, each `(channels,)`.
+        """Return what to multiply each row of the layer by, and the new bias, each `(channels,)`.
 
         The straight line that comes closest to the unpruned output, channel by channel, over the
-        batches. `masks` are True for kept units, by down projection. Nothing is written.
+        batches. `masks` are True for kept units, by down projection, or kept key-value groups, by
+        output projection. Nothing is written.
         """
+        wrapper, found = self._input_moments(model, masks, batches)
+        recovered = {}
+        for name, keep in masks.items():
+            if site_of(wrapper, name, len(keep)) == "heads":
+                keep = inputs_of_groups(keep, wrapper.layers[name])
+            rows, bias = rows_of(wrapper, name), _bias(wrapper, name)
+            recovered[name] = linear_recovery(rows, found[name], keep, bias)
+        return recovered
+
+    def _input_moments(
+        self, model: Any, names: Iterable[str], batches: Iterable[Any]
+    ) -> tuple[ModelWrapper, dict[str, CoMoments]]:
         wrapper = wrap(model)
         batches = self._batches(wrapper, batches)
-        wanted = {name: {"inputs": Read("input", CoMoments)} for name in masks}
+        wanted = {name: {"inputs": Read("input", CoMoments)} for name in names}
         found = measure(wrapper, wanted, batches)
-        return {
-            name: linear_recovery(
-                rows_of(wrapper, name), found[name]["inputs"], keep, _bias(wrapper, name)
-            )
-            for name, keep in masks.items()
-        }
+        return wrapper, {name: statistics["inputs"] for name, statistics in found.items()}
 
 
 def direction_weights(covariance: Tensor) -> tuple[Tensor, Tensor]:

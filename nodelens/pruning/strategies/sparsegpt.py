@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nodelens.errors import InvalidValueError, NodeLensError, ShapeError
+from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.model import wrap
 from nodelens.model.layers import Layer, describe, weight_rows
 from nodelens.pruning.config import check_amount, whole
+from nodelens.pruning.given import Tensors
 from nodelens.pruning.masks import keep_best, keep_pattern, removed_count, weight_of
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategies.reading import (
@@ -98,15 +99,12 @@ class SparseGpt(OfWeightStatistics):
 
         Exactly floor(amount * n) weights go, or M - N of every M with `nm=(N, M)`.
         """
-        try:
+        with self.named():
             weight_of(layer)
             described = describe("to prune", layer)
             assert described is not None
-            found = measure_alone(self.reads(described), layer, described, inputs, None)
+            found = measure_alone(self.reads(described), layer, described, Tensors(inputs))
             return self._updated(layer, described, found, amount)
-        except NodeLensError as error:
-            error.within(f"strategy {self.name!r}")
-            raise
 
     def updates(
         self,
@@ -119,7 +117,7 @@ class SparseGpt(OfWeightStatistics):
     ) -> dict[str, Updated]:
         """Return new weights and masks of a model's layers, all from the inputs it has unpruned."""
         wrapper = wrap(model)
-        try:
+        with self.named():
             batches = self._batches(wrapper, batches)
             names = list(prunable(wrapper, layers, pattern))
             wanted = {name: self.reads(located(wrapper, name)) for name in names}
@@ -130,9 +128,6 @@ class SparseGpt(OfWeightStatistics):
                 )
                 for name in names
             }
-        except NodeLensError as error:
-            error.within(f"strategy {self.name!r}")
-            raise
 
     def _updated(
         self, module: nn.Module, layer: Layer, found: Mapping[str, Any], amount: float | None

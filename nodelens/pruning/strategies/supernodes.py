@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,15 +20,14 @@ from nodelens.metrics.formulas.supernodes import (
     scar_prot,
     top_share,
 )
-from nodelens.model import ModelWrapper
 from nodelens.model.layers import is_transposed_linear, weight_rows
 from nodelens.pruning.config import check_amount
+from nodelens.pruning.given import Run, Tensors
 from nodelens.pruning.masks import check_scores, protected_mask
 from nodelens.pruning.measured import lens_scores
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.signals import core_first, core_moments
 from nodelens.pruning.strategy import Protected, Strategy
-from nodelens.pruning.units import Units
 from nodelens.statistics import CoMoments, Sample
 
 __all__ = ["SupernodeConnectivity", "SupernodeProtection", "TwoHalo"]
@@ -82,16 +81,9 @@ class _Supernodes(Strategy):
     def _weighed(self, blocks: Sequence[_Block]) -> list[Tensor]:
         """Return the scores of every block's units; blocks are in forward order."""
 
-    def score(
-        self,
-        layer: nn.Module,
-        inputs: Tensor | None = None,
-        *,
-        outputs: Tensor | None = None,
-        gradients: Tensor | None = None,
-        targets: Tensor | None = None,
-    ) -> Tensor:
+    def _score(self, layer: nn.Module, given: Tensors) -> Tensor:
         """Return the score of every unit that a down projection takes in, `(units,)`."""
+        inputs, gradients = given.inputs, given.gradients
         if inputs is None or gradients is None or inputs.shape != gradients.shape:
             raise InvalidValueError("it needs inputs= and gradients= of one shape, (rows, units)")
         q = (inputs.detach().double() * gradients.detach().double()).flatten(0, -2)
@@ -121,22 +113,15 @@ class _Supernodes(Strategy):
         shaped = full.T if is_transposed_linear(layer) else full
         return shaped.contiguous().to(weight_rows(layer).device)
 
-    def _scores(
-        self,
-        model: ModelWrapper,
-        units: Mapping[str, Units],
-        batches: Iterable[Any],
-        **options: Any,
-    ) -> dict[str, Tensor]:
-        blocks = {name: unit for name, unit in units.items() if unit.site == "input"}
+    def _scores(self, run: Run) -> dict[str, Tensor]:
+        blocks = {name: unit for name, unit in run.units.items() if unit.site == "input"}
         if not blocks:
             raise InvalidValueError(
                 "it prunes the units of feed-forward blocks, and none is among the layers chosen: "
                 "one or two layers that widen the same input, and one that brings it back"
             )
-        kept = list(batches)
-        if self.loss is not None:
-            options["loss"] = self.loss
+        model, kept = run.model, list(run.batches)
+        options = dict(run.options) if self.loss is None else {**run.options, "loss": self.loss}
         proxy = lens_scores(get_metric("scar_loss_proxy"), model, blocks, kept, **options)
         cores = {name: top_share(own, self.core) for name, own in proxy.items()}
         moments = core_moments(model, kept, cores, self.loss)
