@@ -17,10 +17,14 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Classes by name and alias; packages of an entry point group are imported when asked for."""
+    """Classes by name and alias; packages of an entry point group are imported when asked for.
 
-    def __init__(self, kind: str, group: str | None = None) -> None:
+    `listed_by` is a command that lists all names, where they are too many for a message.
+    """
+
+    def __init__(self, kind: str, group: str | None = None, listed_by: str | None = None) -> None:
         self.kind = kind
+        self.listed_by = listed_by
         self.group = group
         self.failures: dict[str, str] = {}
         self._classes: dict[str, type[T]] = {}
@@ -134,8 +138,11 @@ class Registry(Generic[T]):
 
     def _unknown(self, name: str) -> str:
         known = [*self.names(), *self._aliases]
-        message = f"unknown {self.kind} {name!r}{nearest(name, known)}; there are "
-        message += ", ".join(self.names()) or "none"
+        message = f"unknown {self.kind} {name!r}{nearest(name, known)}; "
+        if self.listed_by is None:
+            message += f"there are {', '.join(self.names()) or 'none'}"
+        else:
+            message += f"{self.listed_by} lists all {len(self.names())}"
         if self.failures:
             failed = "; ".join(f"{plugin} ({why})" for plugin, why in self.failures.items())
             message += f". Plugins that failed to import: {failed}"
@@ -146,5 +153,5 @@ def _same(one: type[object], other: type[object]) -> bool:
     return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
-LENSES: Registry[Lens] = Registry("lens", "nodelens.lenses")
+LENSES: Registry[Lens] = Registry("lens", "nodelens.lenses", "`nodelens lenses`")
 """Every lens there is: the built-in ones are found as a stranger's are."""

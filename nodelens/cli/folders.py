@@ -29,17 +29,18 @@ def resume(directory: Directory, settings: Settings = None, as_json: AsJson = Fa
     """Go on with a run where it stopped. The configuration is that in its directory."""
     with clean_errors():
         from nodelens.configs.config_loader import load_config
-        from nodelens.experiments import RunResults, experiment_for, saved_config
+        from nodelens.experiments import RunResults, saved_config, started_by
         from nodelens.experiments.artifacts import CONFIG
 
-        saved = saved_config(directory)
-        path = RunResults(directory).folder.path(CONFIG)
+        saved, given = saved_config(directory), RunResults(directory)
+        path = given.folder.path(CONFIG)
         place = ("output.directory", saved.output.directory)
         loaded = load_config(path, [*(settings or []), place]) if settings else saved
+        experiment = started_by(given.provenance.get("class"), loaded)
         words = ["resume", directory, *(f"--set={setting}" for setting in settings or [])]
         with going_on(words, {}, directory, again=()):
             shown = is_first() and not as_json
-            results = experiment_for(loaded).run(resume=True, progress=shown)
+            results = experiment.run(resume=True, progress=shown)
         if is_first():
             print_findings(results, as_json)
 

@@ -93,14 +93,15 @@ def merge(
     """Put the shards of a run together and write its report."""
     with clean_errors():
         from nodelens.configs.config_loader import load_config
-        from nodelens.experiments import experiment_for, read_shards
+        from nodelens.experiments import RunResults, read_shards, started_by
 
         first = read_shards(directories)[0]
         named = [] if output_dir is None else [("output.directory", output_dir)]
         loaded = load_config(first.config, named)
-        options = {"--output-dir": output_dir}
+        started = RunResults(first.folder.root).provenance.get("class")
+        experiment, options = started_by(started, loaded), {"--output-dir": output_dir}
         with going_on(["merge", *directories], options, loaded.output.directory):
-            results = experiment_for(loaded).merge(directories, resume=resume)
+            results = experiment.merge(directories, resume=resume)
         print_findings(results)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from nodelens.configs.config_loader import parse_config, read_text
 from nodelens.configs.document import Document, Path, dotted, write_yaml
 from nodelens.configs.import_pruning import pruning_key, reason_left, strategies_of
+from nodelens.configs.import_sections import NOT_ENABLED, is_enabled, section_key, split_tasks
 from nodelens.configs.schema import EXPERIMENT_ALIASES
 from nodelens.errors import ConfigError
 
@@ -31,6 +32,7 @@ _RENAMED = {
     "experiment.device": "experiment.device",
     "experiment.output_dir": "output.directory",
     "model.checkpoint": "model.checkpoint",
+    "calibration.num_samples": "calibration.rows",
     "dataset.batch_size": "dataset.batch_size",
     "training.epochs": "training.epochs",
     "training.batch_size": "training.batch_size",
@@ -42,7 +44,6 @@ _FOR_LANGUAGE = {
     "model.dtype": "model.options.dtype",
     "model.torch_dtype": "model.options.dtype",
     "model.device_map": "model.options.device_map",
-    "calibration.num_samples": "calibration.rows",
     "calibration.max_length": "dataset.block_size",
     "calibration.batch_size": "dataset.batch_size",
 }
@@ -54,10 +55,6 @@ _METRICS: dict[str, tuple[str, ...]] = {
 }
 """Names of the dialect that are not those of the lenses."""
 _WHY = {
-    "supernode": "write the section supernode of an llm_alignment; its keys are others",
-    "clustering": "write the section clustering of a cluster_analysis; its keys are others",
-    "halo_analysis": "write the section halo of a cluster_analysis; its keys are others",
-    "cascade_analysis": "write the section causal of a cluster_analysis; its keys are others",
     "tracked_layers": "give layers= to the lenses that are to score them",
     "metrics.scar": "samples and lengths are those of the calibration section",
 }
@@ -140,6 +137,9 @@ class _Importer:
         data["experiment"] = {"name": stem or "imported", "type": self.family}
         for path, value in _leaves(self.document.data):
             self._take(path, value)
+        if self.family == "cluster_analysis":
+            # The lens that `synergy` of the dialect becomes.
+            data.setdefault("clustering", {}).setdefault("synergy", _METRICS["synergy"][0])
         data.setdefault("output", {"directory": f"outputs/{data['experiment']['name']}"})
         return self.found
 
@@ -147,6 +147,8 @@ class _Importer:
         key = dotted(path)
         special = {"experiment.type": self._type, "model.name": self._model}
         special |= {"model.model_id": self._model, "dataset.name": self._dataset}
+        if self.family == _LANGUAGE:
+            special["evaluation.benchmark_tasks"] = self._tasks
         if path[0] == "metrics":
             self._metric(path, value)
         elif path[0] == "pruning":
@@ -155,6 +157,10 @@ class _Importer:
             special[key](path, value)
         elif key in self.renamed:
             self._put(path, self.renamed[key], value)
+        elif not is_enabled(self.document.data, key):
+            self._leave(path, value, NOT_ENABLED)
+        elif (ours := section_key(key, value, self.family)) is not None:
+            self._section(path, *ours)
         else:
             why = _WHY.get(str(path[0])) or _WHY.get(str(path[-1]), _UNKNOWN)
             self._leave(path, value, why)
@@ -221,6 +227,26 @@ class _Importer:
             self.found.data.setdefault("pruning", {}).setdefault("fine_tuning", {})
         else:
             self._leave(path, value, reason_left(key))
+
+    def _section(self, path: Path, ours: str, value: Any) -> None:
+        """Take over a key of a further section, with the lens that its score is of."""
+        if "." not in ours:
+            self.found.data.setdefault(ours, {})
+            self.found.mapped.append((dotted(path), ours))
+            return
+        if ours == "supernode.score":
+            self._lens(value)
+        self._put(path, ours, value)
+
+    def _tasks(self, path: Path, value: Any) -> None:
+        asked = is_enabled(self.document.data, dotted(path))
+        if not asked or self._value("evaluation.benchmarks_enabled") is False:
+            self._leave(path, value, NOT_ENABLED)
+            return
+        names, left = split_tasks(value)
+        self._put(path, "evaluation.tasks", names)
+        for task in left:
+            self._leave(path, task, "tasks are asked without examples")
 
     def _lens(self, name: str) -> dict[str, Any]:
         lenses: list[dict[str, Any]] = self.found.data.setdefault("lenses", [])

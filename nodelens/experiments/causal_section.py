@@ -63,7 +63,7 @@ def _drawings(causal: pd.DataFrame) -> list[Drawing]:
 
 def _damages(run: Run) -> list[Drawing]:
     """Return what single channels cost against their scores, a figure a score."""
-    if VALIDATION not in run.folder.written:
+    if not run.folder.has(VALIDATION):
         return []
     units, found = RunResults(run.folder.root).scores.units, []
     for name, rows in run.folder.read_table(VALIDATION).groupby("score", sort=False):

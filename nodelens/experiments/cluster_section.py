@@ -39,7 +39,7 @@ def leave_cluster_section(run: Run, stage: str) -> None:
     """Write what the report says of the clusters: first whether noise gives as much."""
     results = RunResults(run.folder.root)
     clusters, layers = (run.folder.read_table(name) for name in (CLUSTERS, CLUSTER_LAYERS))
-    ablated = results.table(CLUSTER_ABLATIONS) if CLUSTER_ABLATIONS in run.folder.written else None
+    ablated = results.table(CLUSTER_ABLATIONS)
     said = [
         _none(layers),
         _worthless(layers),
@@ -58,7 +58,7 @@ def leave_cluster_section(run: Run, stage: str) -> None:
         tables=tuple(
             SectionTable(file=file, title=title)
             for file, title in _TABLES.items()
-            if file in run.folder.written
+            if run.folder.has(file)
         ),
         channels=CLUSTERS,
         how=(

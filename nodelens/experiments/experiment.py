@@ -181,6 +181,7 @@ class Experiment(ABC):
         facts = {
             "experiment": experiment.name,
             "type": experiment.type,
+            "class": f"{type(self).__module__}:{type(self).__qualname__}",
             "seed": experiment.seed,
             "environment": environment(run.device),
             "data": {"rows": run.splits.rows, "fingerprint": run.splits.fingerprint},

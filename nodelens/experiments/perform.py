@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from nodelens.errors import NodeLensError
 from nodelens.experiments.artifacts import LOG
 from nodelens.experiments.console import Display
-from nodelens.experiments.record import Record
+from nodelens.experiments.drawing import formats_of
+from nodelens.experiments.provenance import source_code
+from nodelens.experiments.record import Record, key_of
 from nodelens.experiments.stage import Run, Stage
 
-__all__ = ["closing", "logged", "perform"]
+__all__ = ["closing", "draw_again", "logged", "perform"]
+
+_DRAWN_BY = ("figures", "experiments/drawing.py", "experiments/sections.py")
 
 
 def perform(
@@ -31,6 +35,7 @@ def perform(
         summary = record.data["stages"][stage.name]["summary"]
         log.info("%s: kept (%s)", stage.name, summary)
         display.done(stage.name, summary, None)
+        draw_again(stage, run, record, log)
         # A run may have been killed when the outcome was on record and this not yet done.
         stage.tidy(run)
         return
@@ -39,11 +44,27 @@ def perform(
     started = time.perf_counter()
     with display.bar(stage.name) as run.advance:
         summary = stage.run(run)
+        computed = len(run.folder.written)
+        stage.show(run)
     seconds = time.perf_counter() - started
-    record.end(stage.name, seconds, summary)
+    shown = run.folder.written[computed:]
+    record.end(stage.name, seconds, summary, style=_style(run), shown=shown)
     stage.tidy(run)
     log.info("%s: finished in %.1f s (%s)", stage.name, seconds, summary)
     display.done(stage.name, summary, seconds)
+
+
+def draw_again(stage: Stage, run: Run, record: Record, log: logging.Logger) -> None:
+    """Make a finished stage's part of the report again, if it is not as it would be drawn now."""
+    style = _style(run)
+    if not record.is_shown(stage.name, style):
+        record.redraw(stage.name, style, lambda: stage.show(run))
+        log.info("%s: drawn again", stage.name)
+
+
+def _style(run: Run) -> str:
+    """Return a digest of how figures of sections are drawn now."""
+    return key_of(formats_of(run.config), source_code(*_DRAWN_BY))
 
 
 @contextmanager

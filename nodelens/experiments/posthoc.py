@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nodelens.configs import Config
 from nodelens.configs.config_loader import dump_config, load_config
-from nodelens.errors import OutputError
+from nodelens.errors import MissingPackageError, OutputError
 from nodelens.experiments.artifacts import CONFIG, SCORE_FILES, RunResults
 from nodelens.experiments.console import Display
 from nodelens.experiments.folder import PROVENANCE, RunFolder
-from nodelens.experiments.perform import closing, logged, perform
+from nodelens.experiments.perform import closing, draw_again, logged, perform
 from nodelens.experiments.provenance import git_state
 from nodelens.experiments.record import Record
-from nodelens.experiments.registry import experiment_for
+from nodelens.experiments.registry import experiment_for, started_by
 from nodelens.experiments.stage import Run, Stage
 from nodelens.experiments.stages.measure import write_tables
 
@@ -65,7 +64,7 @@ def analyse(directory: str | Path, output_dir: str | Path, *, progress: bool = F
     write_tables(target, RunResults(target.root).scores)
     record.data["protocol"] = dict(told["protocol"])
     config = _config(target)
-    return _made_again(config, target, record, _derived(config), progress)
+    return _made_again(config, target, record, progress)
 
 
 def rebuild_report(directory: str | Path, *, progress: bool = False) -> RunResults:
@@ -79,15 +78,15 @@ def rebuild_report(directory: str | Path, *, progress: bool = False) -> RunResul
     record = Record(folder, {**_facts(told), **{k: told[k] for k in (_ORIGIN,) if k in told}})
     record.data["protocol"] = dict(told["protocol"])
     config = _config(folder)
-    return _made_again(config, folder, record, _derived(config), progress)
+    return _made_again(config, folder, record, progress)
 
 
-def _made_again(
-    config: Config, folder: RunFolder, record: Record, stages: Sequence[Stage], progress: bool
-) -> RunResults:
+def _made_again(config: Config, folder: RunFolder, record: Record, progress: bool) -> RunResults:
     run, display = Run(config, folder), Display(progress)
     with logged(run) as log, closing(record, log):
-        for stage in stages:
+        for stage in _showing(config, record):
+            draw_again(stage, run, record, log)
+        for stage in _derived(config):
             record.data["protocol"][stage.name] = stage.protocol(config)
             # Without a key: a run that goes on here makes these files once more.
             perform(stage, run, record, "", display, log)
@@ -96,6 +95,16 @@ def _made_again(
 
 def _derived(config: Config) -> list[Stage]:
     return [stage for stage in experiment_for(config).stages() if stage.derived]
+
+
+def _showing(config: Config, record: Record) -> list[Stage]:
+    """Return the stages that finished, whose parts of the report can be drawn again."""
+    try:
+        experiment = started_by(record.data.get("class"), config)
+    except MissingPackageError:
+        experiment = experiment_for(config)  # what stages of its own drew is shown as it lies
+    done = {n for n, entry in record.data["stages"].items() if entry["status"] == "finished"}
+    return [stage for stage in experiment.stages() if stage.name in done and not stage.derived]
 
 
 def opened(directory: str | Path) -> RunFolder:
@@ -145,13 +154,20 @@ def _copy(
 ) -> None:
     """Take over what `stages` wrote, on record without a key: nothing can go on from them."""
     for name, entry in stages.items():
-        files = [file for file in entry["files"] if file.startswith(_TAKEN)]
+        shown = entry.get("shown", ())
+        files = [
+            file
+            for file in entry["files"]
+            if file.startswith(_TAKEN) and (file not in shown or source.has(file))
+        ]
         for file in files:
             target.write_bytes(file, source.path(file).read_bytes())
         record.data["stages"][name] = {
             **entry,
             "key": "",
             "files": {file: target.digest(file) for file in files},
+            "shown": [file for file in shown if file in files],
+            "style": entry.get("style") if set(shown) <= set(files) else None,
         }
     config = _config(source).model_dump(mode="json")
     config["output"]["directory"] = str(target.root)

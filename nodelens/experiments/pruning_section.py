@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nodelens import figures
-from nodelens.experiments.artifacts import PRUNING
+from nodelens.experiments.artifacts import DATASET, PRUNING, PRUNING_PROTOCOL
 from nodelens.experiments.sections import Drawing, leave_section
 from nodelens.experiments.stage import Run
 from nodelens.report import SectionTable
@@ -20,11 +20,12 @@ _WORDS = {"low": "lowest scores first", "high": "highest scores first"}
 _TUNED = {False: "", True: ", then fine-tuned"}
 
 
-def leave_pruning_section(run: Run, stage: str, table: pd.DataFrame, about: dict[str, Any]) -> None:
+def leave_pruning_section(run: Run, stage: str) -> None:
     """Write the section of the report and its figures, from the table and what is told of it.
 
     No strategy is called the best: that would be a choice on test rows.
     """
+    table, about = run.folder.read_table(PRUNING), run.folder.read_json(PRUNING_PROTOCOL)
     tested = table[(table["split"] == "test") & (table["mode"] != "dense")]
     cut = about.get("shrunk")
     leave_section(
@@ -66,7 +67,7 @@ def _shown(value: float, metric: str) -> str:
 
 
 def _drawings(run: Run, tested: pd.DataFrame, about: dict[str, Any]) -> list[Drawing]:
-    metric, chance = about["metric"], run.splits.majority
+    metric, chance = about["metric"], run.folder.read_json(DATASET)["guessing_accuracy"]
     drawn = []
     for mode, words in _WORDS.items():
         for tuned, more in _TUNED.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -32,12 +32,22 @@ class Record:
         }
 
     def is_done(self, stage: str, key: str) -> bool:
-        """Return whether the stage finished with this key and all its files are as it left them."""
+        """Return whether the stage finished with this key and its files are as it left them.
+
+        What it shows in the report is left out: that can be drawn again.
+        """
         entry = self.data["stages"].get(stage, {})
         if entry.get("status") != "finished" or entry.get("key") != key:
             return False
-        files: dict[str, str] = entry["files"]
-        return all(self.folder.digest(name) == digest for name, digest in files.items())
+        return self._unchanged(entry["files"].keys() - entry.get("shown", ()), entry)
+
+    def is_shown(self, stage: str, style: str) -> bool:
+        """Return whether what the stage shows in the report is as it was drawn, in this style."""
+        entry = self.data["stages"][stage]
+        return entry.get("style") == style and self._unchanged(entry["shown"], entry)
+
+    def _unchanged(self, names: Iterable[str], entry: Mapping[str, Any]) -> bool:
+        return all(self.folder.digest(name) == entry["files"][name] for name in names)
 
     def begin(self, stage: str, key: str) -> None:
         """Note that a stage starts, and remove the files it left the last time."""
@@ -45,8 +55,10 @@ class Record:
         self.folder.written.clear()
         self._set(stage, status="running", key=key, files={}, seconds=None, summary="")
 
-    def end(self, stage: str, seconds: float, summary: str) -> None:
-        """Note that a stage finished, and the digest of each file it wrote."""
+    def end(
+        self, stage: str, seconds: float, summary: str, *, style: str, shown: Iterable[str]
+    ) -> None:
+        """Note that a stage finished, and the digest of each file it wrote, `shown` among them."""
         files = {name: self.folder.digest(name) for name in dict.fromkeys(self.folder.written)}
         entry = self.data["stages"][stage]
         self._set(
@@ -56,7 +68,20 @@ class Record:
             files=files,
             seconds=round(seconds, 3),
             summary=summary,
+            shown=list(dict.fromkeys(shown)),
+            style=style,
         )
+
+    def redraw(self, stage: str, style: str, draw: Callable[[], None]) -> None:
+        """Note what `draw()` writes as what the stage shows, instead of what it showed before."""
+        entry = self.data["stages"][stage]
+        shown = entry.get("shown", [])
+        self.folder.remove(shown)
+        self.folder.written.clear()
+        draw()
+        drawn = {name: self.folder.digest(name) for name in dict.fromkeys(self.folder.written)}
+        kept = {name: digest for name, digest in entry["files"].items() if name not in shown}
+        self._set(stage, **{**entry, "files": kept | drawn, "shown": list(drawn), "style": style})
 
     def keep(self, stages: list[str]) -> None:
         """Forget stages that this experiment does not have."""

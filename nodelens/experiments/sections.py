@@ -126,7 +126,8 @@ def _figure(folder: RunFolder, figure: SectionFigure) -> Figure:
     if not there:
         raise OutputError(
             f"a section names the figure {figure.file!r}, but the run has neither"
-            f" {figure.file + '.svg'!r} nor {figure.file + '.png'!r}"
+            f" {figure.file + '.svg'!r} nor {figure.file + '.png'!r}; expected"
+            f" `nodelens resume {folder.root}` first"
         )
     picture = folder.path(figure.file + there[0]).read_bytes()
     return Figure(

@@ -117,6 +117,13 @@ class Stage(ABC):
     def run(self, run: Run) -> str:
         """Do the work and return what came out, in one line."""
 
+    def show(self, run: Run) -> None:
+        """Write the stage's part of the report: from files of the run alone, so also on its own.
+
+        It follows `run`, and is called again where figures are gone or other formats are wanted.
+        """
+        return None
+
     def assist(self, run: Run) -> None:
         """Do another rank's part of a `shared` stage: everything but writing."""
         return None

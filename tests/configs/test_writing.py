@@ -169,10 +169,9 @@ def test_what_an_import_leaves_out_is_listed_with_its_line():
         "dataset.subset": 13,
         "metrics.scar.num_samples": 19,
         "metrics.redundancy.enabled": 20,
-        "supernode.core_fraction": 25,
         "pruning.ratios": 27,
     }
-    assert any("line 25: supernode.core_fraction: 0.01: " in line for line in found.report())
+    assert any("line 13: dataset.subset: wikitext-2-raw-v1: " in line for line in found.report())
     leaves = 20 - 1  # model.name is what the dialect calls every language model
     assert len(found.unmapped) + len(found.mapped) == leaves
 
@@ -214,6 +213,101 @@ def test_the_pruning_of_a_unified_configuration_becomes_ours():
         ("pruning.scoring_methods", "redundancy"),
         ("pruning.fine_tune.max_batches", 200),
     ]
+
+
+FURTHER = """\
+supernode: {enabled: true, score_metric: activation_l2_norm, core_fraction: 0.02, protect_core: yes}
+clustering: {enabled: false, n_clusters: 4}
+halo_analysis: {enabled: true, percentile: 90.0}
+evaluation:
+  enabled: true
+  loss: true
+  bits_per_byte: true
+  perplexity_enabled: true
+  evaluation_num_samples: 100
+  benchmarks_enabled: true
+  benchmark_tasks: [{name: piqa, num_fewshot: 0}, {name: mmlu, num_fewshot: 5}, boolq]
+visualization: {enabled: true, format: pdf, dpi: 300}
+"""
+
+
+def test_supernodes_judging_and_figures_of_a_language_model_become_ours():
+    text = UNIFIED.replace("supernode:\n  core_fraction: 0.01\n", FURTHER)
+    found = import_text(text, "llama.yaml")
+    config = Config.model_validate(found.data)
+    assert config.supernode is not None and config.evaluation is not None
+    assert (config.supernode.score, config.supernode.core) == ("activation_l2_norm", 0.02)
+    assert "activation_l2_norm" in [lens.name for lens in config.lenses]
+    assert (config.evaluation.tasks, config.evaluation.task_limit) == (("piqa", "boolq"), 100)
+    assert config.figures.formats == ("pdf",)
+    left = {entry.key: entry.why for entry in found.unmapped}
+    assert left["clustering.n_clusters"] == "not enabled"
+    assert left["supernode.protect_core"] == left["halo_analysis.percentile"] == "has no equal here"
+    assert left["evaluation.benchmark_tasks"] == "tasks are asked without examples"
+    none = import_text(text.replace("benchmarks_enabled: true", "benchmarks_enabled: false"))
+    assert "tasks" not in none.data["evaluation"]
+
+
+CLUSTERED = """\
+experiment: {name: words, type: vision_cluster_analysis}
+model: {name: cnn2p2}
+dataset: {name: digits}
+calibration: {num_samples: 500}
+metrics:
+  rayleigh_quotient: {enabled: true}
+  redundancy: {enabled: true}
+  synergy: {enabled: true}
+clustering:
+  enabled: true
+  n_clusters: 3
+  features: ["rayleigh_quotient", "synergy"]
+  n_bootstrap: 7
+  type_names: [critical, redundant]
+halo_analysis:
+  percentile: 80.0
+  use_activation_weight: false
+  permutation_baseline: {enabled: true, n_permutations: 99}
+cascade_analysis: {enabled: true, n_remove_per_group: 5, damage_sample_fraction: 0.2}
+evaluation: {enabled: true, accuracy: true, top5_accuracy: true, confusion_matrix: true}
+"""
+
+
+def test_clusters_halos_and_cascade_become_ours_and_can_be_run(tmp_path):
+    from nodelens.experiments import Run, experiment_for
+    from nodelens.experiments.folder import RunFolder
+
+    found = import_text(CLUSTERED, "words.yaml")
+    config = Config.model_validate(found.data)
+    kinds, halo, causal = config.clustering, config.halo, config.causal
+    assert kinds is not None and halo is not None and causal is not None
+    assert (kinds.n_clusters, kinds.features, kinds.bootstraps) == (3, "rq_syn", 7)
+    assert (halo.percentile, halo.use_activation_weight, halo.permutations) == (80, False, 99)
+    assert (causal.counts, config.calibration.rows) == ((5,), 500)
+    assert config.evaluation is not None
+    assert [entry.key for entry in found.unmapped] == [
+        "clustering.type_names",
+        "halo_analysis.permutation_baseline.enabled",
+        "cascade_analysis.damage_sample_fraction",
+        "evaluation.confusion_matrix",
+    ]
+    # Its scores are those of its lenses.
+    run = Run(config, RunFolder(tmp_path))
+    for stage in experiment_for(config).stages():
+        stage.check(run)
+
+
+@pytest.mark.parametrize(
+    ("names", "ours"),
+    [
+        ('["synergy", "redundancy", "rayleigh_quotient"]', "all"),
+        ('["redundancy"]', "red_only"),
+        ('["redundancy", "magnitude"]', None),
+        ("[]", None),
+    ],
+)
+def test_features_are_those_that_there_are(names, ours):
+    found = import_text(CLUSTERED.replace('["rayleigh_quotient", "synergy"]', names))
+    assert found.data["clustering"].get("features") == ours
 
 
 def test_pruning_that_is_not_enabled_is_left_out():

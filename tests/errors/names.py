@@ -9,7 +9,7 @@ from tests.errors.attempts import Wrong, analyse, make, run, select, x, y
 NAMES: Wrong = [
     (make("rayleigh_quotiet"), "unknown lens 'rayleigh_quotiet' .did you mean 'rayleigh_quotient'"),
     (lambda _: Lens.from_name(None), "a lens is asked for by name, a string, not None"),  # type: ignore[arg-type]
-    (make("zzzz"), "unknown lens 'zzzz'; there are ablation, ablation_validation, "),
+    (make("zzzz"), "unknown lens 'zzzz'; `nodelens lenses` lists all "),
     (lambda _: get_metric("ablation", channels={"0": [0]}), "lens 'ablation' is not a metric"),
     (
         lambda model: select()(model)["0"]["activation_men"],

@@ -204,6 +204,44 @@ def test_one_stage_alone(copy, ran):
         run(tiny(copy), only="halo")
 
 
+def section_files(folder: Path) -> dict[str, bytes]:
+    """The sections of the family and their figures."""
+    stages = json.loads((folder / "provenance.json").read_text())["stages"]
+    return {n: (folder / n).read_bytes() for name in FAMILY for n in stages[name]["shown"]}
+
+
+@pytest.mark.parametrize("again", [rebuild_report, lambda folder: run(tiny(folder), resume=True)])
+def test_figures_that_are_gone_are_drawn_again_and_nothing_is_computed(copy, ran, again):
+    before = section_files(copy)
+    assert len([name for name in before if name.endswith(".svg")]) > 10
+    for name in before:
+        (copy / name).unlink()
+    again(copy)
+    assert section_files(copy) == before and ran == []
+
+
+@pytest.mark.slow
+def test_an_analysis_draws_what_is_gone_from_the_run(finished, copy, tmp_path):
+    (copy / "figures/cascade.svg").unlink()
+    analyse(copy, tmp_path / "extra")
+    assert section_files(tmp_path / "extra") == section_files(finished)
+
+
+def test_other_formats_are_drawn_without_computing(copy, ran, monkeypatch):
+    drawn = []
+
+    def kinds(run_, file, draw) -> int:
+        drawn.extend(f"{file}.{kind}" for kind in run_.config.figures.formats)
+        return empty(run_, file, draw)
+
+    monkeypatch.setattr(sections, "save_figure", kinds)
+    run(tiny(copy, "figures.formats=[pdf]"), resume=True)
+    assert {"figures/type_shares.pdf", "figures/flow_fc1_fc2.pdf", "figures/cascade.pdf"} <= {
+        *drawn
+    }
+    assert ran == []
+
+
 def test_an_interrupted_check_goes_on_behind_what_was_measured(finished, copy, monkeypatch, ran):
     (copy / "results/cascade.csv").unlink()
     cost, measured = damage._cost, []
@@ -275,7 +313,8 @@ def planted(folder: Path, seed: int = 0) -> None:
 def test_planted_kinds_are_recovered_and_noise_is_called_none(copy):
     planted(copy)
     stage, config = ClusteringStage(), tiny(copy, "clustering.shuffles=49")
-    stage.run(Run(config, RunFolder(copy)))
+    for step in (stage.run, stage.show):
+        step(Run(config, RunFolder(copy)))
     results = RunResults(copy)
     clusters = results.table("results/clusters.csv")
     expected = ["critical", "redundant", "synergistic", "background"]

@@ -209,6 +209,21 @@ def test_a_stage_that_was_stopped_keeps_its_rows(tiny, tmp_path, monkeypatch):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
 
 
+def test_rows_and_outcomes_are_those_of_their_seed(tiny, tmp_path):
+    """Also where data and weights do not depend on it: strategies draw by it."""
+    given, other = (
+        Run(configure(tiny, tmp_path, SECTION, f"experiment.seed={seed}"), RunFolder(tmp_path))
+        for seed in (0, 1)
+    )
+    other.splits, given.network = given.splits, build_network(given.config, given.splits)
+    other.network = given.network
+    found = orders(given.config)
+    told = [pruning._about(run, found, PruningStage.code) for run in (given, other)]
+    settings = [PruningStage().settings(run) for run in (given, other)]
+    for one, another in (told, settings):
+        assert [key for key in one if one[key] != another[key]] == ["seed"]
+
+
 @pytest.mark.slow
 def test_rows_of_another_distribution_are_not_kept(tiny, tmp_path, monkeypatch):
     def stop(*given):

@@ -122,8 +122,10 @@ class CausalStage(Stage):
         for name, parts in tables.items():
             run.folder.write_table(name, pd.concat(parts, ignore_index=True))
         run.folder.write_table(CAUSAL, pd.DataFrame(estimates))
-        leave_causal_section(run, self.name)
         return f"{len(tasks)} checks, {total:,} evaluations on {len(_rows(run)):,} validation rows"
+
+    def show(self, run: Run) -> None:
+        leave_causal_section(run, self.name)
 
     def tidy(self, run: Run) -> None:
         for left in run.folder.root.glob(_RECORD.format("*")):

@@ -92,12 +92,14 @@ class ClusteringStage(Stage):
             run.folder.write_table(CLUSTER_WORTH, _worth(name, metrics, found))
         if _section(run.config).ablations:
             run.folder.write_table(CLUSTER_ABLATIONS, _ablations(run, metrics))
-        leave_cluster_section(run, self.name)
         there = int((table["verdict"] == STRUCTURE).sum())
         tested = "not tested against noise"
         if (table["verdict"] != UNTESTED).all():
             tested = f"{there} of {len(found)} layers tighter than noise"
         return f"{sum(len(one.labels) for one in found):,} channels, {tested}"
+
+    def show(self, run: Run) -> None:
+        leave_cluster_section(run, self.name)
 
 
 def check_score(config: Config, path: tuple[str | int, ...], score: str | None) -> None:

@@ -113,9 +113,11 @@ class HaloStage(Stage):
         flow["p_adjusted"] = adjusted(flow["p_value"])
         for name, table in {HALO_CHANNELS: halos, HALOS: tested, FLOW: flow}.items():
             run.folder.write_table(name, table)
-        leave_halo_section(run, self.name)
         beyond = int((tested["p_adjusted"] <= 0.05).sum())
         return f"{beyond} of {len(tested)} halos stronger than of sources drawn at random"
+
+    def show(self, run: Run) -> None:
+        leave_halo_section(run, self.name)
 
 
 def link_key(link: Link) -> str:

@@ -112,8 +112,10 @@ class PruningStage(Stage):
         if best is not None:
             about["shrunk"] = save_smallest(run, pruner, best)
         run.folder.write_json(PRUNING_PROTOCOL, about)
-        leave_pruning_section(run, self.name, table, about)
         return _told(run, found, table)
+
+    def show(self, run: Run) -> None:
+        leave_pruning_section(run, self.name)
 
     def tidy(self, run: Run) -> None:
         KeptRows.place(run, self.name).unlink(missing_ok=True)

@@ -91,8 +91,16 @@ class SupernodeStage(Stage):
             UNITS, pd.concat([table.assign(layer=name) for name, table in units.items()])
         )
         run.folder.write_table(OVERLAP, _overlaps(results, scores, given))
-        _report(run, self.name, layers, scores)
         return f"{sum(map(len, cores.values()))} supernodes in {len(cores)} blocks"
+
+    def show(self, run: Run) -> None:
+        layers = run.folder.read_table(SUPERNODES)
+        leave_section(
+            run,
+            self.name,
+            _drawings(run, layers),
+            **_said(layers, _section(run.config).score),
+        )
 
 
 def _section(config: Config) -> Any:
@@ -208,17 +216,18 @@ def _overlaps(results: RunResults, scores: Layers, given: Any) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "score", "jaccard", "spearman"])
 
 
-def _report(run: Run, stage: str, layers: pd.DataFrame, scores: Layers) -> None:
-    """Write the figures and what the report says."""
+def _drawings(run: Run, layers: pd.DataFrame) -> list[Drawing]:
+    """Return how concentrated the scores of the blocks are, and that by depth."""
     given = _section(run.config)
-    values = {name: found.numpy() for name, found in scores.items()}
+    scores = RunResults(run.folder.root).scores.scores(given.score)
+    values = {name: scores[name].double().numpy() for name in layers["layer"]}
     draw = partial(figures.plot_concentration, values, name=given.score, share=given.core)
     lines = {
         column: dict(zip(layers["layer"], layers[column], strict=True))
         for column in (f"top {share:.0%}" for share in SHARES)
     }
     depth = partial(figures.plot_depth, lines, name="share held")
-    drawings = [
+    return [
         Drawing(
             "supernode_concentration", f"Share of {given.score} that the top units hold.", draw
         ),
@@ -228,7 +237,6 @@ def _report(run: Run, stage: str, layers: pd.DataFrame, scores: Layers) -> None:
             depth,
         ),
     ]
-    leave_section(run, stage, drawings, **_said(layers, given.score))
 
 
 def _said(layers: pd.DataFrame, score: str) -> dict[str, Any]:
