@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 _BATCHED_GRAM_ELEMENTS = 1 << 24
-_PANEL = 128
+_PANEL = 192
 """Channels of a panel of a symmetric product: half of such a square is worked out twice."""
 _ROUNDING = 64
 _WIDE_ROWS = 512
