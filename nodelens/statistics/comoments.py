@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,7 +42,8 @@ class CoMoments(Statistic):
     One matrix product a batch; merged with Chan, Golub and LeVeque (1979). A block, measured with
     `start` and `stop`, keeps those rows of `m2` alone and, in `squares` `(channels,)`, the diagonal
     of the whole: what a wide layer's matrix takes can so be spread over several passes. `precise`
-    multiplies in float64, for formulas on the inverse of the matrix.
+    multiplies in float64, for formulas on the inverse of the matrix; it serves no other reader, or
+    a lens would give other digits in company.
     """
 
     pairwise: ClassVar[bool] = True
@@ -68,13 +69,6 @@ class CoMoments(Statistic):
             raise ShapeError(f"a block from {start} to {stop}, of {channels} channels")
         block = product(deviation[:, start:stop], deviation)
         return cls(sample.rows, sample.refined_mean, block, squares_of(deviation, product), start)
-
-    @classmethod
-    def joined(cls, mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the options but for `precise`, which serves both, where they are the same."""
-        more = {"precise": True} if mine.get("precise") or other.get("precise") else {}
-        apart, same = ({k: v for k, v in of.items() if k != "precise"} for of in (mine, other))
-        return {**same, **more} if apart == same else None
 
     def merge(self, other: Self) -> None:
         self.check_mergeable(other)
