@@ -91,3 +91,9 @@ def test_the_search_knows_lenses_and_classes(site: Path) -> None:
     index = (site / "search" / "search_index.js").read_text("utf-8")
     wanted = ["pid_synergy", "CompositeLens", "LayerNotReachedError", "load_shrunk"]
     assert [word for word in wanted if word not in index] == []
+
+
+@pytest.mark.slow
+def test_every_block_of_code_is_one(site: Path) -> None:
+    pages = [site / page.relative_to(DOCS).with_suffix(".html") for page in DOCS.rglob("*.md")]
+    assert [page.name for page in pages if "<p>```" in page.read_text("utf-8")] == []
