@@ -96,6 +96,8 @@ def gram(a: Tensor, b: Tensor) -> Tensor:
 def _symmetric(x: Tensor) -> Tensor:
     """Return `x` times its transpose, `(channels, channels)`, of which half is copied."""
     channels = len(x)
+    if channels <= _PANEL:
+        return x @ x.mT
     product = x.new_empty(channels, channels)
     for start in range(0, channels, _PANEL):
         stop = min(start + _PANEL, channels)
