@@ -17,6 +17,7 @@ from nodelens.errors import (
     InvalidValueError,
     LayerNotReachedError,
     NodeLensError,
+    ShapeError,
     UnknownOptionError,
     nearest,
 )
@@ -142,8 +143,9 @@ class Stream:
         self.model.route(batch)
         try:
             return self._pass(batch)
-        except LayerNotReachedError:
-            # The model may take another way with this batch: learn it, and try once more.
+        except (LayerNotReachedError, ShapeError):
+            # The model may take another way with this batch, or pad its maps otherwise: learn it,
+            # and try once more.
             before = self.model.known_route()
             if self.model.route(batch, again=True) == before:
                 raise
