@@ -113,6 +113,8 @@ class Stream:
         looking_on: Sequence[Follower],
     ) -> None:
         """Measure all batches behind those that `aggregator` holds already."""
+        for follower in looking_on:
+            follower.begin(aggregator)
         with torch.random.fork_rng(devices=[]), checkpoint.saving(aggregator):
             remaining = watched(
                 batches,
