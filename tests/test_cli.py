@@ -211,6 +211,9 @@ def test_check_names_the_promise_that_a_lens_breaks(monkeypatch):
     done = call("check", "test.broken")
     assert done.exit_code == 1
     assert "failed: " in done.output
+    done = call("check", "test.broken", "--json")
+    (told,) = json.loads(done.stdout)
+    assert done.exit_code == 1 and told["lens"] == "test.broken" and told["failed"]
 
 
 def test_help_lists_the_commands():
@@ -270,6 +273,8 @@ def test_set_is_an_override_and_findings_come_as_json(config, tmp_path):
     assert done.exit_code == 2 and "override: training.epoch: unknown key" in done.stderr
     again = ["run", str(config), "training.epochs=2", "--output-dir", folder]
     assert "Stage report: " in call(*again, "--only", "report").stdout
+    told = json.loads(call(*again, "--only", "report", "--json").stdout)
+    assert told == {"directory": folder, "stage": "report"}
     assert "Into the report with: nodelens report " in call(*again, "--only", "figures").stdout
     assert "no stage 'reprt' (did you mean" in call(*again, "--only", "reprt").stderr
 

@@ -68,15 +68,23 @@ def run(
             shown = is_first() and not as_json
             results = experiment.run(resume=resume, shard=shard, progress=shown, only=only)
         if only is not None:
-            out = console()
-            out.print(f"\nStage {only}: {results.directory}", markup=False)
-            if only != "report":
-                again = shlex.join(["nodelens", "report", str(results.directory)])
-                out.print(f"Into the report with: {again}", markup=False)
+            _print_part("stage", only, str(results.directory), as_json)
         elif shard is not None:
-            console().print(f"\nShard {shard}: {results.directory}", markup=False)
+            _print_part("shard", shard, str(results.directory), as_json)
         elif is_first():
             print_findings(results, as_json)
+
+
+def _print_part(kind: str, name: str, directory: str, as_json: bool) -> None:
+    """Print which stage or shard was done, and where: there is nothing found yet to tell."""
+    if as_json:
+        typer.echo(json.dumps({"directory": directory, kind: name}, indent=2))
+        return
+    out = console()
+    out.print(f"\n{kind.title()} {name}: {directory}", markup=False)
+    if kind == "stage" and name != "report":
+        again = shlex.join(["nodelens", "report", directory])
+        out.print(f"Into the report with: {again}", markup=False)
 
 
 def merge(
@@ -89,6 +97,7 @@ def merge(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep stages that finished unchanged.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Put the shards of a run together and write its report."""
     with clean_errors():
@@ -101,8 +110,8 @@ def merge(
         started = RunResults(first.folder.root).provenance.get("class")
         experiment, options = started_by(started, loaded), {"--output-dir": output_dir}
         with going_on(["merge", *directories], options, loaded.output.directory):
-            results = experiment.merge(directories, resume=resume)
-        print_findings(results)
+            results = experiment.merge(directories, resume=resume, progress=not as_json)
+        print_findings(results, as_json)
 
 
 def plan(
