@@ -18,7 +18,11 @@ __all__ = ["AsJson", "Settings", "merge", "plan", "print_findings", "run"]
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY.SUB=VALUE", help="The same, once for each value."),
+    typer.Option(
+        "--set",
+        metavar="KEY.SUB=VALUE",
+        help="A value that wins over the file; as often as needed.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")]
 
@@ -27,7 +31,7 @@ ConfigFile = Annotated[str, typer.Argument(help="A YAML file.", show_default=Fal
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY.SUB=VALUE]...", help="Values that win over the file.", show_default=False
+        metavar="KEY.SUB=VALUE", help="Values that win over the file.", show_default=False
     ),
 ]
 
@@ -89,7 +93,7 @@ def _print_part(kind: str, name: str, directory: str, as_json: bool) -> None:
 
 def merge(
     directories: Annotated[
-        list[str], typer.Argument(metavar="DIR...", help="Run directories of all shards.")
+        list[str], typer.Argument(metavar="DIR", help="Run directories of all shards.")
     ],
     output_dir: Annotated[
         str | None, typer.Option(help="Run directory; by default that of the configuration.")
