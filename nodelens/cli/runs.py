@@ -140,11 +140,17 @@ def plan(
 
 def print_findings(results: RunResults, as_json: bool = False) -> None:
     """Print what a run found: its headline and sentences, or all of it as JSON."""
-    out = console()
-    findings = results.findings
+    from nodelens.experiments.artifacts import FINDINGS
+
+    out, told = console(), {"directory": str(results.directory)}
+    # An experiment of somebody's own may end without the stages that tell of it.
+    findings = results.findings if results.folder.has(FINDINGS) else None
     if as_json:
-        told = {"directory": str(results.directory), "report": str(results.report), **findings}
+        told |= {"report": str(results.report), **findings} if findings else {}
         typer.echo(json.dumps(told, indent=2))
+        return
+    if findings is None:
+        out.print(f"\nDone: {results.directory}", markup=False)
         return
     out.print()
     out.print(f"{findings['headline'].replace('`', '')}.", style="bold", markup=False)
