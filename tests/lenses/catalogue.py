@@ -29,10 +29,12 @@ class Chance:
 class Row:
     """One lens.
 
-    `paper` names a test of a case worked out on paper. Channels `factor` times as large, whose
-    readers take them so much smaller, change the score by `factor ** power` (None: by no power);
-    `each` says that every channel may have a factor of its own. `chance` is what independence
-    gives, "" where nothing depends on a second variable, else the test that says it.
+    `paper` names a test of a case worked out on paper, `plain` one of `compute` on tensors, and
+    `oracle` one beside an oracle, "" where it is among the entries of agreement/. Channels `factor`
+    times as large, whose readers take them so much smaller, change the score by `factor ** power`
+    (None: by no power); `each` says that every channel may have a factor of its own. `chance` is
+    what independence gives, "" where nothing depends on a second variable, or the test or the
+    sentence that says it.
     """
 
     paper: str
@@ -41,8 +43,16 @@ class Row:
     low: float = -inf
     high: float = inf
     chance: Chance | str = ""
+    plain: str = "compute.test_tensors_give_what_their_module_gives"
+    oracle: str = ""
 
 
+_GIVEN = "agreement.test_a_lens_that_is_given_something_or_sketches_agrees_too"
+_ACROSS: dict[str, Any] = {
+    "plain": "across.test_plain_tensors_give_what_the_model_gives",
+    "oracle": "across.test_a_lens_agrees_with_whole_rows",
+}
+_P_VALUES = "tests.analysis.test_halos.test_p_values_are_even_under_the_null"
 _NULL = "tests.analysis.test_clustering.test_noise_is_reported_as_no_structure"
 _HERE = "catalogue.test_a_case_on_paper"
 _PAIR = chance.information(ROWS)
@@ -63,8 +73,7 @@ def _pairs(mean: float, targets: str = "") -> Chance:
     return Chance(mean, targets, _TIGHT)
 
 
-_QUOTIENT = {"low": 0, "high": 1}
-_POSITIVE = {"low": 0}
+_QUOTIENT: dict[str, Any] = {"low": 0, "high": 1}
 TABLE: dict[str, Row] = {
     # activation
     "activation_kurtosis": Row(
@@ -82,7 +91,7 @@ TABLE: dict[str, Row] = {
     "activation_sparsity": Row(
         "properties.test_units_that_never_vary_have_a_documented_score", **_QUOTIENT
     ),
-    "activation_outlier_index": Row(_HERE, None, low=0),
+    "activation_outlier_index": Row(_HERE, None, low=0, oracle=_GIVEN),
     # alignment
     "rayleigh_quotient": Row(
         "properties.test_white_inputs_give_every_unit_the_same_quotient", **_QUOTIENT
@@ -91,10 +100,17 @@ TABLE: dict[str, Row] = {
     "rq_spatial": Row(_HERE, **_QUOTIENT),
     "rq_fast": Row(_HERE, **_QUOTIENT),
     "delta_alignment": Row(
-        "compute.test_delta_alignment_takes_the_weights_from_before", **_QUOTIENT
+        "compute.test_delta_alignment_takes_the_weights_from_before",
+        **_QUOTIENT,
+        plain="compute.test_delta_alignment_takes_the_weights_from_before",
+        oracle=_GIVEN,
     ),
     "normalized_delta_alignment": Row(
-        "alignment.test_a_change_twice_as_large_has_half_the_normalized_quotient", -1, low=0
+        "alignment.test_a_change_twice_as_large_has_half_the_normalized_quotient",
+        -1,
+        low=0,
+        plain="alignment.test_a_change_twice_as_large_has_half_the_normalized_quotient",
+        oracle=_GIVEN,
     ),
     "conditional_rayleigh_quotient": Row(
         "alignment.test_classes_count_by_their_rows",
@@ -176,6 +192,8 @@ TABLE: dict[str, Row] = {
         "logit_targets.test_targets_that_are_shuffled_tell_nothing_and_the_true_ones_do",
         low=0,
         chance=_about(_SYNERGY, partners="all"),
+        plain="logit_targets.test_plain_numbers_give_what_the_model_gives",
+        oracle="logit_targets.test_lenses_agree_with_whole_rows",
     ),
     "pid_shared": Row("pairs.test_copies_share_all_and_add_nothing", low=0, chance=_about(_LESS)),
     "pid_unique_x": Row(
@@ -221,7 +239,13 @@ TABLE: dict[str, Row] = {
     ),
     "fisher": Row("fisher.test_a_unit_the_loss_does_not_feel_scores_nothing", -2, low=0),
     **{
-        name: Row("language_models.test_scar_scores_on_paper", power, low=0)
+        name: Row(
+            "language_models.test_scar_scores_on_paper",
+            power,
+            low=0,
+            plain="compute.test_units_of_a_block_score_as_on_the_model",
+            oracle="language_models.test_scar_scores_of_a_language_model_agree_with_the_oracle",
+        )
         for name, power in (
             ("scar_activation_power", 2),
             ("scar_taylor", 0),
@@ -231,7 +255,14 @@ TABLE: dict[str, Row] = {
         )
     },
     **{
-        name: Row("attention.test_heads_of_ones_own_attention_are_said", power, each=False, low=0)
+        name: Row(
+            "attention.test_heads_of_ones_own_attention_are_said",
+            power,
+            each=False,
+            low=0,
+            plain="attention.test_plain_tensors_are_cut_as_they_are_told",
+            oracle="attention.test_heads_agree_with_the_oracle",
+        )
         for name, power in (
             ("attn_activation_power", 2),
             ("attn_gradient_power", -2),
@@ -270,7 +301,13 @@ TABLE: dict[str, Row] = {
     "spectral_gap": Row("weights.test_planted_singular_values", each=False, **_QUOTIENT),
     "spectral_norm_ratio": Row("weights.test_planted_singular_values", each=False, **_QUOTIENT),
     "stable_rank": Row("weights.test_planted_singular_values", each=False, low=0, high=CHANNELS),
-    "bn_scale": Row("weights.test_the_scale_of_the_norm_behind_a_layer_is_its_score", 1, low=0),
+    "bn_scale": Row(
+        "weights.test_the_scale_of_the_norm_behind_a_layer_is_its_score",
+        1,
+        low=0,
+        plain="weights.test_layers_without_a_norm_are_left_out_and_refused_by_name",
+        oracle="weights.test_norms_are_found_by_the_order_of_the_pass",
+    ),
     # spectrum
     "activation_cosine_similarity": Row(
         "spectrum.test_cosines_are_of_the_activations_as_they_are",
@@ -294,6 +331,8 @@ TABLE: dict[str, Row] = {
         "spectrum.test_a_layer_s_own_covariance_overlaps_wholly_at_any_scale",
         each=False,
         **_QUOTIENT,
+        plain="spectrum.test_a_missing_or_wrong_reference_is_named",
+        oracle=_GIVEN,
     ),
     "spectral_clustering_score": Row(
         "spectrum.test_groups_of_copies_have_the_gap_of_complete_graphs", low=0, high=2
@@ -303,15 +342,17 @@ TABLE: dict[str, Row] = {
         "across.test_what_the_next_layer_repeats_is_found_and_what_it_drops_is_not",
         low=0,
         chance=_pairs(_PAIR),
+        **_ACROSS,
     ),
-    "layer_transition_efficiency": Row(_HERE, low=0),
+    "layer_transition_efficiency": Row(_HERE, low=0, **_ACROSS),
     "within_layer_importance": Row(_HERE, each=False, low=-0.4, high=0.6),
-    "cross_layer_importance": Row(_HERE, each=False, low=-0.25, high=0.75),
+    "cross_layer_importance": Row(_HERE, each=False, low=-0.25, high=0.75, **_ACROSS),
     "adaptive_importance": Row(
         "across.test_the_next_layer_counts_only_where_channels_are_of_unlike_size",
         each=False,
         low=-0.25,
         high=0.75,
+        **_ACROSS,
     ),
     # composite
     "composite_importance": Row("composite.test_a_sum_on_paper", low=-1, high=2, chance=_SCALED),
@@ -319,11 +360,17 @@ TABLE: dict[str, Row] = {
     "class_informative_score": Row(_HERE, low=0, high=2, chance=_SCALED),
     # clusters
     "metric_space_clustering": Row(
-        "clusters.test_types_are_those_of_the_parts_own_scores", low=0, high=3, chance=_NULL
+        "clusters.test_types_are_those_of_the_parts_own_scores",
+        low=0,
+        high=3,
+        chance=_NULL,
+        oracle="clusters.test_types_are_those_of_the_parts_own_scores",
     ),
     "cross_layer_halo": Row(
         "clusters.test_a_halo_is_the_share_of_what_arrives_from_the_type",
         **_QUOTIENT,
-        chance="tests.analysis.test_halos.test_p_values_are_even_under_the_null",
+        chance=_P_VALUES,
+        plain="clusters.test_a_halo_on_plain_tensors_is_refused_with_what_to_call",
+        oracle="clusters.test_a_halo_is_the_share_of_what_arrives_from_the_type",
     ),
 }

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from nodelens import CompositeLens, Lens, LensResult
+from nodelens.errors import NonFiniteError
 from nodelens.metrics import get_metric, list_metrics
+from nodelens.metrics.facts import LensFacts
 from nodelens.testing.subjects import TOKENS
+from tests.lenses.agreement import ENTRIES
 from tests.lenses.catalogue import CHANNELS, CLASSES, ROWS, TABLE, Chance
 from tests.lenses.test_closed_forms import nats, planted_correlations, white
 
@@ -36,15 +39,16 @@ def named(test: str) -> Any:
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_a_case_on_paper_and_what_chance_gives_are_there(name: str):
-    row, kind = TABLE[name], Lens.named(name)
-    assert callable(named(row.paper))
+def test_what_a_row_names_is_there(name: str):
+    row, family = TABLE[name], Lens.named(name).family
+    assert all(callable(named(test)) for test in (row.paper, row.plain))
+    assert callable(named(row.oracle)) if row.oracle else name in {e.lens for e in ENTRIES}
     assert (row.paper == "catalogue.test_a_case_on_paper") == (name in PAPER)
-    if isinstance(row.chance, str):
-        assert " " in row.chance or not row.chance or callable(named(row.chance))
-        # What depends on a second variable must say what independence gives.
-        second = kind.family in ("redundancy", "synergy", "higher order", "class-conditional")
-        assert row.chance or not second
+    # What depends on a second variable says what independence gives, by number or by test.
+    second = ("redundancy", "synergy", "higher order", "class-conditional")
+    assert row.chance or not (family in second or "targets" in LensFacts.of(name).needs)
+    if isinstance(row.chance, str) and row.chance and " " not in row.chance:
+        assert callable(named(row.chance))
 
 
 # Cases on paper
@@ -224,11 +228,18 @@ def kind_of(name: str) -> str:
     return next((start for start in NETWORKS if name.startswith(start)), "")
 
 
-def run(kind: str, model: nn.Module, before: nn.Module, batch: Any) -> LensResult:
-    names = [name for name in BUILT_IN if kind_of(name) == kind]
-    lens = CompositeLens([Lens.from_name(name, **QUICK.get(name, {})) for name in names])
-    given = {} if kind else {"initial_weights": before.state_dict(), "reference": SPECTRUM}
+def run(lens: Lens, model: nn.Module, before: nn.Module, batch: Any) -> LensResult:
+    given = {"initial_weights": before.state_dict(), "reference": SPECTRUM}
+    given = {key: value for key, value in given.items() if key in lens.prepare_options()}
     return lens.run(model, [batch], progress=False, **given)
+
+
+def made(name: str) -> Lens:
+    return Lens.from_name(name, **QUICK.get(name, {}))
+
+
+def of_kind(kind: str) -> CompositeLens:
+    return CompositeLens([made(name) for name in BUILT_IN if kind_of(name) == kind])
 
 
 @cache
@@ -239,7 +250,7 @@ def measured(kind: str, factor: float | None) -> LensResult:
     models = [network(kind, seed) for seed in (0, 1)]
     if factor is not None:
         models = [moved(m, torch.tensor(factor).double() if factor else FACTORS) for m in models]
-    return run(kind, *models, batch)
+    return run(of_kind(kind), *models, batch)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -269,7 +280,7 @@ def spoiled() -> LensResult:
             tensor[1], tensor[3] = 0, tensor[2]
         model.ffn[0].weight[4], model.ffn[2].weight[0] = 0, 0
     x = torch.randn(7, 5, dtype=DOUBLE, generator=torch.Generator().manual_seed(3))
-    return run("", model, network("", 1), (x, torch.tensor([0, 0, 1, 1, 1, 2, 0])))
+    return run(of_kind(""), model, network("", 1), (x, torch.tensor([0, 0, 1, 1, 1, 2, 0])))
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -280,3 +291,15 @@ def test_scores_stay_within_their_bounds(name: str):
         assert found
         for values in found:
             assert values.min() >= row.low - 1e-9 and values.max() <= row.high + 1e-9
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if not kind_of(name)])
+def test_values_too_large_to_square_are_an_error_that_says_so(name: str):
+    models = [network("", seed).float() for seed in (0, 1)]
+    x = 1e25 * torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    try:
+        result = run(made(name), *models, (x, torch.arange(20) % CLASSES))
+    except NonFiniteError as error:
+        assert repr(name) in str(error) and "layer" in str(error)
+    else:
+        assert result
