@@ -59,10 +59,10 @@ def run(
     overrides = [*(overrides or []), *(settings or [])]
     with clean_errors():
         from nodelens.configs.config_loader import load_config
-        from nodelens.experiments import experiment_for
+        from nodelens.experiments import begun_by, started_by
 
         loaded = load_config(config, [*overrides, *named])
-        experiment = experiment_for(loaded)
+        experiment = started_by(begun_by(loaded, shard) if resume or only else None, loaded)
         options = {"--output-dir": output_dir, "--seed": seed, "--device": device, "--shard": shard}
         with going_on(["run", config, *overrides], options, loaded.output.directory):
             shown = is_first() and not as_json

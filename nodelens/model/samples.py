@@ -97,7 +97,7 @@ class Samples:
     def _check(self, samples: list[Sample], site: str) -> None:
         # The sums over all rows are wanted anyway, and not finite where a value is not.
         whole = next((s for s in samples if s.values.numel() == self.values.numel()), None)
-        if whole is None or not math.isfinite(float(whole.total.sum())):
+        if whole is None or not math.isfinite(float(whole.flat.total.sum())):
             check_finite(self.values, self.layer.name, site)
         if self.beside is not None:
             check_finite(self.beside, self.beside_name, self.beside_site)

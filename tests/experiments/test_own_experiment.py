@@ -78,10 +78,18 @@ def call(*words):
     return CliRunner().invoke(app, list(map(str, words)))
 
 
+GOING_ON = (["resume", "DIR"], ["run", "DIR/experiment_config.yaml", "--resume"])
+
+
+def go_on(words, folder):
+    return call(*(word.replace("DIR", str(folder)) for word in words))
+
+
 @pytest.mark.slow
-def test_a_strangers_experiment_goes_on_from_the_command_line(stopped, package):
+@pytest.mark.parametrize("words", GOING_ON, ids=lambda words: words[0])
+def test_a_strangers_experiment_goes_on_from_the_command_line(stopped, package, words):
     assert not (stopped / "results/largest.csv").exists()
-    done = call("resume", stopped)
+    done = go_on(words, stopped)
     assert done.exit_code == 0, done.output
     assert "Large weights" in (stopped / "report.html").read_text()
     stages = RunResults(stopped).provenance["stages"]
@@ -97,11 +105,14 @@ def test_a_strangers_experiment_goes_on_from_the_command_line(stopped, package):
     assert "Large weights" in (stopped / "report.html").read_text()
 
 
-def test_a_package_that_is_gone_is_named_and_nothing_is_forgotten(stopped, package):
+@pytest.mark.parametrize(
+    "words", [*GOING_ON, ["run", "DIR/experiment_config.yaml", "--only=measure"]], ids=" ".join
+)
+def test_a_package_that_is_gone_is_named_and_nothing_is_forgotten(stopped, package, words):
     shutil.move(package, package.with_name("away"))
     sys.modules.pop("stranger")
     before = (stopped / "provenance.json").read_bytes()
-    done = call("resume", stopped)
+    done = go_on(words, stopped)
     assert done.exit_code == 2
     said = " ".join(done.stderr.split())
     assert "started by the experiment 'stranger:Own', which cannot be imported" in said

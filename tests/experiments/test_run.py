@@ -287,6 +287,14 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tiny, tmp_path, ran
             "lenses.2={name: weight_magnitude, layers: [conv1]}",
             r"lenses.2: .*layer 'conv1' matches nothing",
         ),
+        (
+            "lenses.2={name: rayleigh_quotient, relative: maybe}",
+            "lenses.2.relative: 'maybe', expected bool",
+        ),
+        (
+            "pruning={strategies: [magnitude], layers: [conv1]}",
+            r"pruning.layers: layer 'conv1' matches nothing .*; the layers are 'fc1', 'fc2', 'fc3'",
+        ),
         ("lenses.1=scar_taylor", "lenses.1: "),
         ("lenses=[{name: ablation, channels: {fc1: [0]}}]", "lenses: lens 'ablation' edits activ"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -113,9 +114,24 @@ def test_the_report_is_told(finished):
         assert (finished / f"{figure['file']}.svg").stat().st_size > 1000
 
 
+@pytest.mark.slow
+def test_figures_that_are_gone_are_drawn_again_and_nothing_is_computed(
+    finished, model, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
+    shown = RunResults(finished).provenance["stages"]["supernodes"]["shown"]
+    assert len([name for name in shown if name.endswith(".svg")]) >= 2
+    for name in shown:
+        (folder / name).unlink()
+    monkeypatch.setattr(SupernodeStage, "run", lambda self, run: 1 / 0)
+    experiment_for(configure(model, folder)).run(progress=False, resume=True)
+    for name in shown:
+        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+
+
 def test_a_score_that_no_lens_gives_is_refused_before_work(model, tmp_path):
     config = configure(model, tmp_path / "run", ("supernode.score", "scar_taylor"))
-    with pytest.raises(ConfigError, match=r"supernode\.score.*scar_taylor"):
+    with pytest.raises(ConfigError, match=r"supernode\.score: 'scar_taylor' is not a score of"):
         experiment_for(config).run(progress=False)
     assert not (tmp_path / "run/results").exists()
 

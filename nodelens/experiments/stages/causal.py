@@ -31,9 +31,9 @@ from nodelens.experiments.artifacts import (
     VALIDATION,
 )
 from nodelens.experiments.causal_section import leave_causal_section
+from nodelens.experiments.lenses import check_score
 from nodelens.experiments.record import key_of
 from nodelens.experiments.stage import Run, Stage
-from nodelens.experiments.stages.clusters import check_score
 from nodelens.model import ModelWrapper
 from nodelens.model.fingerprint import model_fingerprint
 from nodelens.result import LensResult
