@@ -150,7 +150,7 @@ class MetricLens(Planned):
         except NodeLensError as error:
             error.within(f"layer {name!r}")
             raise
-        except torch.linalg.LinAlgError as error:
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise NonFiniteError(
                 f"layer {name!r}: score {self.name!r} has no eigenvalues, as of squares of values "
                 f"too large for their type: {error}"

@@ -156,7 +156,7 @@ def _seen(
     for name, (tensor, site) in wanted.items():
         _require(lens, given, tensor)
         found[name] = canonical(given[tensor], layer, site)
-    check_finite(found["values"], layer.name, read.site)
+        check_finite(found[name], layer.name, "gradient" if name == "gradient" else site)
     return found
 
 
@@ -172,6 +172,7 @@ def _targets(
             f"lens {lens.name!r} is about {read.target.replace('_', ' ')}: targets= are those "
             f"numbers here, floats, not {targets.dtype}"
         )
+    check_finite(targets, layer.name, "targets")
     spread = row_targets(targets, rows, layer)
     labelled = labelled_rows(spread)
     return (spread if labelled is None else spread[labelled]), labelled

@@ -102,8 +102,8 @@ class Samples:
         if self.beside is not None:
             check_finite(self.beside, self.beside_name, self.beside_site)
         for kind, (targets, _) in self._labels.items():
-            if kind != "targets":
-                check_finite(targets, self.layer.name, f"target {kind!r}")
+            named = kind if kind == "targets" else f"target {kind!r}"
+            check_finite(targets, self.layer.name, named)
 
     def _labelled(self, kind: str) -> tuple[Tensor, Tensor | None]:
         """The targets of the rows that have one, and which rows those are, None for all."""

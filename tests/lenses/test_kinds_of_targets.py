@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from nodelens import CompositeLens, Lens
-from nodelens.errors import NodeLensError
-from nodelens.metrics import list_metrics
+from nodelens.errors import NodeLensError, NonFiniteError
+from nodelens.metrics import get_metric, list_metrics
 from nodelens.metrics.facts import LensFacts
 from nodelens.metrics.targets import LOGIT_TARGETS
 from tests.lenses.agreement import ENTRIES
@@ -134,6 +134,22 @@ def test_a_kind_of_target_agrees_with_the_oracle_or_is_refused(name: str, kind: 
     target = targets_of(asked, y.numpy(), model(x).detach().numpy())
     expected = oracle_of(name, kind)(replace(captured, targets=target), y.numpy())
     np.testing.assert_allclose(scored(kind)[name], expected, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", [n for n in ABOUT_TARGETS if "number" not in REFUSED.get(n, {})])
+def test_targets_that_are_not_finite_are_an_error(name: str, value: float):
+    model, x, _, captured = seen()
+    target = torch.randn(30).double()
+    target[7] = value
+    says = "1 NaN and 0 inf" if np.isnan(value) else "0 NaN and 1 inf"
+    with pytest.raises(NonFiniteError, match=f"{says}inite values among 30 in its targets"):
+        made(name, "number", "0").analyse(model, (x, target))
+    outputs = torch.from_numpy(captured.outputs)
+    with pytest.raises(NonFiniteError, match=f"{says}inite values among 30 in its targets"):
+        get_metric(name, **made(name, "number", "0").params).compute(
+            inputs=x, outputs=outputs, weights=model[0].weight, targets=target
+        )
 
 
 KEYS = "model.layers.0.self_attn.k_proj"
