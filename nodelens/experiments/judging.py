@@ -12,11 +12,12 @@ from torch.utils.data import TensorDataset
 
 from nodelens.configs import Config
 from nodelens.configs.sections.evaluation import EvaluationSection
+from nodelens.errors import MissingPackageError
 from nodelens.experiments.language import BLOCK_SIZE, tokenizer_of
 from nodelens.experiments.stage import Run
 from nodelens.interventions import evaluate, perplexity
 from nodelens.interventions.channels import Condition
-from nodelens.interventions.lm_eval import evaluate_tasks
+from nodelens.interventions.lm_eval import evaluate_tasks, harness
 from nodelens.report.channels import wilson
 
 __all__ = ["check_protocol", "judge", "measured_on", "protocol_of"]
@@ -43,7 +44,7 @@ def judge(
 
 
 def check_protocol(run: Run) -> None:
-    """Raise ConfigError for an evaluation that the test part is too short for."""
+    """Raise ConfigError for an evaluation that test part or installation are too small for."""
     section = _section(run.config)
     if section.rows is not None and section.rows > len(run.splits.test):
         raise run.config.error(
@@ -52,6 +53,10 @@ def check_protocol(run: Run) -> None:
         )
     if not run.config.is_language_model:
         return
+    try:
+        _ = section.tasks and harness()
+    except MissingPackageError as error:
+        raise run.config.error(("evaluation", "tasks"), str(error)) from error
     size, tokens = _window(run.config), len(_stream(run, "test"))
     if tokens < size:
         key = "tokens" if section.block_size is None else "block_size"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import time
@@ -37,6 +38,7 @@ from processes import start
 
 ROOT = Path(__file__).parents[2]
 SECTION = "{strategies: [magnitude, wanda], amounts: [0.25, 0.5], random_seeds: [3, 4, 5]}"
+TUNED = SECTION.replace("}", ", shrink: true, fine_tuning: {epochs: 1, batch_size: 256}}")
 TABLE = "results/pruning.csv"
 
 
@@ -56,8 +58,7 @@ def configure(tiny, folder: Path, section: str = SECTION, *overrides):
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory) -> RunResults:
     """A finished run with fine-tuning and shrinking."""
-    section = SECTION.replace("}", ", shrink: true, fine_tuning: {epochs: 1, batch_size: 256}}")
-    config = configure(tiny, tmp_path_factory.mktemp("pruned") / "run", section)
+    config = configure(tiny, tmp_path_factory.mktemp("pruned") / "run", TUNED)
     return Short(config).run(progress=False)
 
 
@@ -207,6 +208,21 @@ def test_a_stage_that_was_stopped_keeps_its_rows(tiny, tmp_path, monkeypatch):
     assert len(judged) == 11 - 4 + 11
     for name in (TABLE, "results/pruning.json"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_figures_that_are_gone_are_drawn_again_and_nothing_is_pruned(
+    run, tiny, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(run.directory, tmp_path / "copy"))
+    shown = run.provenance["stages"]["pruning"]["shown"]
+    assert len([name for name in shown if name.endswith(".svg")]) >= 2
+    for name in shown:
+        (folder / name).unlink()
+    monkeypatch.setattr(pruning, "judge", lambda *given, **options: 1 / 0)
+    Short(configure(tiny, folder, TUNED)).run(progress=False, resume=True)
+    for name in shown:
+        assert (folder / name).read_bytes() == (run.directory / name).read_bytes(), name
 
 
 def test_rows_and_outcomes_are_those_of_their_seed(tiny, tmp_path):
