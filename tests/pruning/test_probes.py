@@ -82,10 +82,10 @@ def test_a_run_without_calibration_scores_on_all_its_batches():
     Lens.from_name("prune_magnitude").run(model, iter(batches), progress=False)
 
 
-def test_one_shared_row_is_told_once_and_none_where_no_data_is_scored_on():
+def test_shared_rows_are_told_once_and_none_where_no_data_is_scored_on():
     model, batches = CONVOLUTIONAL.model(), parts(CONVOLUTIONAL, 4, 12)
     first, *others = batches
-    shared = [first, (others[1][0][2:3], others[1][1][2:3])]
+    shared = [first, others[0], (others[1][0][2:3], others[1][1][2:3])]
     lens = Lens.from_name("prune_taylor", amount=0.5)
     with pytest.warns(SharedDataWarning) as told:
         notes = lens.run(model, others, progress=False, calibration=shared).notes
