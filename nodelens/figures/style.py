@@ -83,7 +83,7 @@ def _is_shown() -> bool:
     return pyplot is not None and str(pyplot.get_backend()).lower() not in _UNSEEN
 
 
-def line_style(number: int) -> dict[str, str]:
+def line_style(number: int) -> dict[str, Any]:
     """Return colour and marker of a line by its number: no two of the first 49 share both."""
     place = number % len(COLOURS)
     return {
