@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Aggregator"]
 
 _FORMAT = 1
+_EXPECTED = "expected statistics, as analyse_batched() yields them"
 
 
 class Aggregator:
@@ -40,6 +41,8 @@ class Aggregator:
         self.batches = 0
         self.about: dict[str, Any] = {}
         """Plain facts saved with the state: what it was measured of."""
+        self.followed: dict[str, Any] = {}
+        """What those who look on while a stream is measured need to go on from here."""
         self.remarks: list[str] = []
         """What a reader of the scores must know of how they were measured."""
         self.whole = True
@@ -59,6 +62,8 @@ class Aggregator:
 
     def merge(self, other: Aggregator) -> None:
         """Take in all that another aggregator of the same lens has seen."""
+        if not isinstance(other, Aggregator):
+            raise MergeError(f"cannot merge {other!r} into {self.lens!r}: expected an Aggregator")
         if self.lens.spec() != other.lens.spec():
             raise MergeError(
                 f"cannot merge {other.lens!r} into {self.lens!r}: they measured different things"
@@ -74,6 +79,10 @@ class Aggregator:
     def _take(
         self, statistics: Mapping[str, Mapping[Any, Statistic]], batches: int, context: str
     ) -> None:
+        layers = statistics.values() if isinstance(statistics, Mapping) else ()
+        for given in (statistics, *layers):
+            if not isinstance(given, Mapping):
+                raise MergeError(f"{context}: {type(given).__name__} is given, {_EXPECTED}")
         self.whole = False
         for layer, found in statistics.items():
             mine = self.statistics.setdefault(layer, {})
@@ -81,7 +90,7 @@ class Aggregator:
                 if not isinstance(statistic, Statistic):
                     raise MergeError(
                         f"{context}, layer {layer!r}: {key!r} is a {type(statistic).__name__}, "
-                        "expected a statistic, as analyse_batched() yields them"
+                        f"{_EXPECTED}"
                     )
                 try:
                     if key in mine:
@@ -191,6 +200,7 @@ class Aggregator:
             "format": _FORMAT,
             "lens": self.lens.spec(),
             "about": self.about,
+            "followed": self.followed,
             "remarks": self.remarks,
             "batches": self.batches,
             "entries": entries,
@@ -205,6 +215,7 @@ class Aggregator:
         aggregator = cls(lens)
         aggregator.batches = _counted(index["batches"])
         aggregator.about = index.get("about", {})
+        aggregator.followed = index.get("followed", {})
         aggregator.in_place = False
         aggregator.remarks = index.get("remarks", [])
         for number, entry in enumerate(index["entries"]):

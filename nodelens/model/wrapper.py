@@ -23,6 +23,7 @@ from nodelens.errors import (
     nearest,
 )
 from nodelens.model.attention import with_heads
+from nodelens.model.importing import bars_of_text
 from nodelens.model.instruments import Instruments, tracing_of
 from nodelens.model.layers import Layer, describe, named
 from nodelens.model.norms import note_norm
@@ -202,11 +203,14 @@ class ModelWrapper:
         if known is None or known.modules != self._outline:
             return None
         if known is not self._noted:
-            self._note_norms(known)
+            self._note(known)
         return known
 
-    def _note_norms(self, route: Route) -> None:
+    def _note(self, route: Route) -> None:
+        """Take over what a pass showed of layers: their true windows, and norms behind them."""
         self._noted = route
+        for name, window in route.windows.items():
+            self.layers[name] = replace(self.layers[name], window=window)
         for name, norm in route.norm_after.items():
             layer = self.layers[name]
             if note_norm(self._modules[name], self._modules[norm], layer):
@@ -320,7 +324,8 @@ def wrap(model: Any, *, hosted: bool = False) -> ModelWrapper:
 def _unwrap(model: Any, hosted: bool) -> tuple[nn.Module, Any, Instruments]:
     if isinstance(model, ModelWrapper):
         return model.module, model.nnsight, model.instruments
-    import nnsight
+    with bars_of_text():
+        import nnsight
 
     if isinstance(model, torch.jit.ScriptModule):
         raise IncompatibleModelError(

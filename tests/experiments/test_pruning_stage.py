@@ -338,7 +338,7 @@ class Words(LLMAlignmentExperiment):
         return [s for s in super().stages() if s.name not in ("analysis", "figures", "report")]
 
 
-def test_a_language_model_is_judged_by_windows_of_the_test_text(tmp_path, monkeypatch):
+def test_a_language_model_is_judged_by_windows_of_the_test_text(tmp_path, monkeypatch, capsys):
     model = write_language_model(tmp_path / "model")
     asked: list[object] = []
 
@@ -350,8 +350,14 @@ def test_a_language_model_is_judged_by_windows_of_the_test_text(tmp_path, monkey
     given = [("model.name", str(model)), ("output.directory", str(tmp_path / "run"))]
     tasks = ["evaluation.tasks=[piqa]", "evaluation.task_limit=3"]
     config = parse_config(WORDS, [*given, *tasks], source="words.yaml")
-    run = Words(config).run(progress=False)
+    run = Words(config).run()
     table = run.pruning
+    windows = (
+        "windows of 16 tokens, one every 8, of the first 100 tokens of the test part, in float32"
+    )
+    printed = " ".join(capsys.readouterr().out.split())
+    # The whole model, and the best and worst order: no perplexity without what it was taken on.
+    assert printed.count(f"({windows})") == 2 and "blocks of 32 tokens, stride 32" in printed
     assert list(table["strategy"]) == ["dense", *["magnitude"] * 2, *["flap"] * 2, *["random"] * 2]
     # Windows of 16 every 8 tokens of 100: 11 windows, the first with 15 predictions, then 8 each.
     assert list(table[table["split"] == "test"]["rows"]) == [15 + 10 * 8] * 5
