@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, compress
@@ -291,6 +292,12 @@ def _notes(runs: Mapping[str, RunResults], same: Mapping[str, str | None]) -> li
         notes.append(
             "networks differ: channel 3 of one is not channel 3 of another, so rank agreement"
             " between them is expected near 0; curves and measures of whole networks compare"
+        )
+    told = Counter((*_condition(r).values(), r.provenance["seed"]) for r in runs.values())
+    if twice := sorted({str(key[-1]) for key, number in told.items() if number > 1}):
+        notes.append(
+            f"runs of one condition have the same seed ({', '.join(twice)}): means count each,"
+            " tests between conditions the last; give what differs an experiment name of its own"
         )
     if len({run.dataset["fingerprint"] for run in runs.values()}) > 1:
         notes.append("data, or their division, differ between runs")
