@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import combinations, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -57,11 +58,12 @@ class Comparison:
         return {**rows, "notes": list(self.notes)}
 
     def _repr_html_(self) -> str:
-        return "".join(
+        tables = [
             html_table(list(map(str, table.columns)), table.to_numpy().tolist(), name)
             for name, table in self.tables.items()
             if not table.empty
-        )
+        ]
+        return "".join([*tables, *(f"<p>{escape(note)}</p>" for note in self.notes)])
 
     def to_latex(self, name: str) -> str:
         """Return a table for papers, of LaTeX's package booktabs; intervals stand in one column."""

@@ -71,7 +71,9 @@ def test_what_has_no_pair_or_no_number_is_said(other, runs, note):
 
 def test_the_same_seed_twice_in_a_condition_is_noted(many, tmp_path):
     again = folder(tmp_path / "again", "plain", 0, 0.5, {"size low": 0.8})
-    assert [note for note in compare([*many, again]).notes if "the same seed (0)" in note]
+    found = compare([*many, again])
+    assert [note for note in found.notes if "the same seed (0)" in note]
+    assert "the same seed (0)" in found._repr_html_()
     assert not [note for note in compare(many).notes if "the same seed" in note]
 
 
