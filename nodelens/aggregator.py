@@ -41,6 +41,8 @@ class Aggregator:
         self.batches = 0
         self.about: dict[str, Any] = {}
         """Plain facts saved with the state: what it was measured of."""
+        self.followed: dict[str, Any] = {}
+        """What those who look on while a stream is measured need to go on from here."""
         self.remarks: list[str] = []
         """What a reader of the scores must know of how they were measured."""
         self.whole = True
@@ -198,6 +200,7 @@ class Aggregator:
             "format": _FORMAT,
             "lens": self.lens.spec(),
             "about": self.about,
+            "followed": self.followed,
             "remarks": self.remarks,
             "batches": self.batches,
             "entries": entries,
@@ -212,6 +215,7 @@ class Aggregator:
         aggregator = cls(lens)
         aggregator.batches = _counted(index["batches"])
         aggregator.about = index.get("about", {})
+        aggregator.followed = index.get("followed", {})
         aggregator.in_place = False
         aggregator.remarks = index.get("remarks", [])
         for number, entry in enumerate(index["entries"]):

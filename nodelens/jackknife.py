@@ -39,6 +39,9 @@ class Jackknife:
         self.groups = [Aggregator(lens) for _ in range(groups)]
         self.batches = 0
 
+    def begin(self, aggregator: Aggregator) -> None:
+        """Do nothing: groups of batches are in no file, so no run goes on with them."""
+
     def update(
         self, aggregator: Aggregator, statistics: Mapping[str, Mapping[Any, Statistic]]
     ) -> None:

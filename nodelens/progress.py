@@ -48,10 +48,11 @@ def announce(text: str) -> None:
 
 
 def _before_end(batches: Iterable[Any], ended: Callable[[], bool]) -> Iterator[Any]:
-    for batch in batches:
-        yield batch
-        if ended():
-            break
+    if not ended():
+        for batch in batches:
+            yield batch
+            if ended():
+                break
 
 
 def _length(batches: Iterable[Any]) -> int | None:

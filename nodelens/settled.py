@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from nodelens.errors import InvalidValueError, TooFewRowsError
+from nodelens.files import intact
 
 if TYPE_CHECKING:
     from nodelens.aggregator import Aggregator
@@ -79,6 +80,15 @@ class Settling:
         """Return whether the stream has settled."""
         return self.agreed >= self.rule.patience
 
+    def begin(self, aggregator: Aggregator) -> None:
+        """Go on from the checks that were saved with the statistics, if they were by this rule."""
+        saved = aggregator.followed.get("settled", {})
+        if saved.get("rule") != asdict(self.rule):
+            return
+        with intact("the saved checks of until="):
+            self.agreed, self.seen = saved["agreed"], (aggregator.batches, aggregator.rows)
+            self.before = {(layer, name): frozenset(top) for layer, name, top in saved["before"]}
+
     def update(self, aggregator: Aggregator, statistics: Mapping[str, Any]) -> None:
         """Check the merged statistics if it is time to."""
         self.seen = (aggregator.batches, aggregator.rows)
@@ -94,6 +104,10 @@ class Settling:
         same = self.before is not None and self.rule.agree(self.before, now)
         self.agreed = self.agreed + 1 if same else 0
         self.before = now
+        tops = [[*key, sorted(top)] for key, top in now.items()]
+        aggregator.followed["settled"] = {
+            "rule": asdict(self.rule), "agreed": self.agreed, "before": tops
+        }  # fmt: skip
 
     def conclude(self, result: LensResult) -> None:
         """Note in the result after how many batches the stream settled, or that it did not."""

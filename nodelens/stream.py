@@ -17,6 +17,7 @@ from nodelens.errors import (
     InvalidValueError,
     LayerNotReachedError,
     NodeLensError,
+    ShapeError,
     UnknownOptionError,
     nearest,
 )
@@ -112,6 +113,8 @@ class Stream:
         looking_on: Sequence[Follower],
     ) -> None:
         """Measure all batches behind those that `aggregator` holds already."""
+        for follower in looking_on:
+            follower.begin(aggregator)
         with torch.random.fork_rng(devices=[]), checkpoint.saving(aggregator):
             remaining = watched(
                 batches,
@@ -142,8 +145,9 @@ class Stream:
         self.model.route(batch)
         try:
             return self._pass(batch)
-        except LayerNotReachedError:
-            # The model may take another way with this batch: learn it, and try once more.
+        except (LayerNotReachedError, ShapeError):
+            # The model may take another way with this batch, or pad its maps otherwise: learn it,
+            # and try once more.
             before = self.model.known_route()
             if self.model.route(batch, again=True) == before:
                 raise

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nodelens import CompositeLens, Lens, Settled
-from nodelens.errors import InvalidValueError, TooFewRowsError
+from nodelens import CompositeLens, Lens, MetricLens, Settled
+from nodelens.errors import InvalidValueError, NonFiniteError, TooFewRowsError
+from nodelens.statistics import Mean
+from nodelens.statistics.read import Read
 from nodelens.testing.trial import assert_equal
 
 
@@ -158,11 +160,60 @@ def test_progress_is_told_of_the_last_batch():
     assert seen == [(1, 1), (2, 2), (3, 3)]
 
 
-def test_a_settled_stream_is_saved_and_goes_on_from_there(tmp_path: Path):
+@pytest.mark.parametrize("failing", range(1, 9))
+def test_a_run_that_was_stopped_ends_where_the_uninterrupted_one_does(tmp_path: Path, failing: int):
+    batches, until = spikes(0, 0, 1, 1, 2, 2, 2, 2, 2, 2), Settled(top=0.25, patience=4, every=1)
+    whole = run(batches, until)
+    assert stopped_after(whole) == 9
+
+    def breaking() -> Iterator[Tensor]:
+        yield from batches[:failing]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(breaking(), until, resume=tmp_path / "s")
+    resumed = run(batches, until, resume=tmp_path / "s")
+    assert_equal(resumed, whole)
+    assert resumed.notes == whole.notes and resumed.rows == whole.rows
+
+
+def test_a_settled_stream_stays_settled_and_another_rule_counts_anew(tmp_path: Path):
     batches, until = spikes(*[1] * 12), Settled(top=0.25, patience=2)
-    assert stopped_after(run(batches, until, resume=tmp_path / "s")) == 3
-    # The checks begin anew: what was on top before is not in the file.
-    assert stopped_after(run(batches, until, resume=tmp_path / "s")) == 6
+    options: Any = {"resume": tmp_path / "s"}
+    assert [stopped_after(run(batches, until, **options)) for _ in range(2)] == [3, 3]
+    assert stopped_after(run(batches, Settled(top=0.3, patience=2), **options)) == 6
+
+
+class Gappy(MetricLens):
+    """The mean of every channel; none, that is NaN, for channel 0."""
+
+    name = "tests.gappy"
+
+    def reads(self, layer: Any) -> dict[str, Read]:
+        return {"x": Read("output", Mean)}
+
+    def score(self, statistics: Any, layer: Any) -> Tensor:
+        values = statistics["x"].mean().clone()
+        values[0] = torch.nan
+        return values
+
+
+def test_a_channel_without_a_score_is_an_error_at_the_first_check():
+    with pytest.raises(NonFiniteError, match=r"'model': 1 of 4 values of score 'tests.gappy'"):
+        Gappy().run(diagonal(*[1.0] * 4), spikes(1, 2), progress=False, until=Settled())
+
+
+def test_the_patience_may_be_longer_than_the_stream():
+    assert run(spikes(1, 1, 1), Settled(patience=3)).notes[0].startswith("not settled after 3 ")
+
+
+def test_a_layer_of_one_channel_has_no_ranking_to_wait_for():
+    model = nn.Sequential(diagonal(1.0, 1.0), nn.Linear(2, 1, bias=False))
+    lens, options = Lens.from_name("activation_mean"), {"progress": False}
+    batches = spikes(*[1] * 6, width=2)
+    assert stopped_after(lens.run(model, batches, until=Settled(patience=2), **options)) == 3
+    with pytest.raises(InvalidValueError, match="no score with channels to rank for until="):
+        lens.run(nn.Linear(2, 1), batches, until=Settled(), **options)
 
 
 def test_a_lens_without_channels_to_rank_is_refused():

@@ -262,11 +262,11 @@ class _Blank:
 
     def _space(self, site: str) -> tuple[int, ...]:
         shown, window = self.sites[site], self.layer.window
-        if window is None or (shown is not None and shown.space):
+        if window is None or (shown is not None and shown.space and not window.space):
             return () if shown is None else shown.space
         axes = range(len(window.kernel))
         spans = [(window.kernel[a] - 1) * window.dilation[a] + 1 for a in axes]
-        sizes = [
+        sizes = list(window.space) or [
             max(spans[a], max(window.padding[a]) + 1) + self.more * window.stride[a] for a in axes
         ]
         if site == "input":

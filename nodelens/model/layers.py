@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from nodelens.errors import NonFiniteError, ShapeError
-from nodelens.statistics import Constant, Sample, Window
+from nodelens.errors import MergeError, NonFiniteError, ShapeError
+from nodelens.statistics import Constant, Sample, Statistic, Window
 
 __all__ = [
+    "CONVOLUTIONS",
     "Layer",
     "at_least_float32",
     "canonical",
@@ -25,7 +26,7 @@ __all__ = [
     "weight_rows",
 ]
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ZERO_PADS = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)
 
 
@@ -64,6 +65,15 @@ class Layer(Constant):
     def measure(cls, sample: Sample, *args: Any, **kwargs: Any) -> Self:
         raise TypeError("a layer is described from its module, not measured")
 
+    def check_mergeable(self, other: Statistic) -> None:
+        super().check_mergeable(other)
+        mine, theirs = self.window, getattr(other, "window", None)
+        if mine and theirs and mine.space != theirs.space:
+            raise MergeError(
+                f"layer {self.name!r} pads by the size of its maps, which is {theirs.space} after "
+                f"{mine.space}: give batches of one size"
+            )
+
     def plain(self) -> dict[str, Any]:
         fields = dict(vars(self))
         if self.window is not None:
@@ -86,7 +96,7 @@ def describe(name: str, module: nn.Module) -> Layer | None:
     """Return the description of a scorable module, None for any other."""
     if isinstance(module, nn.Linear):
         return Layer(name, module.out_features, module.in_features, module.in_features)
-    if isinstance(module, _CONVOLUTIONS):
+    if isinstance(module, CONVOLUTIONS):
         width = module.in_channels // module.groups * torch.Size(module.kernel_size).numel()
         return Layer(name, module.out_channels, module.in_channels, width, _window(module))
     if is_transposed_linear(module):
@@ -114,7 +124,7 @@ def is_transposed_linear(module: nn.Module) -> bool:
 
 
 def _window(module: nn.Module) -> Window:
-    assert isinstance(module, _CONVOLUTIONS)
+    assert isinstance(module, CONVOLUTIONS)
     # torch keeps the padding it will apply last axis first, also for "same" and "valid".
     flat: Sequence[int] = module._reversed_padding_repeated_twice
     for child in module.children():

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nodelens.errors import InvalidValueError, LayerNotReachedError, NodeLensError
+from nodelens.model.convolutions import Convolutions
 from nodelens.model.layers import Layer, canonical, describe, first_tensor, named
 from nodelens.model.session import alone
+from nodelens.statistics import Window
 from nodelens.statistics.read import NEXT
 
 __all__ = ["FAILURES", "Event", "Route", "learn_route", "outline"]
@@ -46,6 +48,8 @@ class Route:
     down_projections: list[str] = field(default_factory=list)
     followers: dict[str, str] = field(default_factory=dict)
     """The layer that follows each, of those that read one tensor the same for all."""
+    windows: dict[str, Window] = field(default_factory=dict)
+    """Those of convolutions that do something else than they declare."""
 
     def order(self, name: str) -> int:
         """Return the position of a module's first call; unreached modules come last."""
@@ -92,7 +96,7 @@ def learn_route(module: nn.Module, forward: Callable[[], Any]) -> Route:
     fails on.
     """
     recorder = _Recorder(named(module))
-    with alone(), recorder.watching():
+    with alone(), recorder.watching(), recorder.convolutions.watching():
         try:
             forward()
         except (NodeLensError, torch.OutOfMemoryError):
@@ -102,6 +106,7 @@ def learn_route(module: nn.Module, forward: Callable[[], Any]) -> Route:
             raise
     recorder.route.down_projections = find_down_projections(recorder.calls, recorder.siblings())
     recorder.route.followers = find_followers(recorder.groups)
+    recorder.route.windows = recorder.convolutions.windows
     return recorder.route
 
 
@@ -109,6 +114,7 @@ class _Recorder:
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self.modules = modules
         self.layers = {name: describe(name, m) for name, m in modules.items()}
+        self.convolutions = Convolutions(modules, self.layers)
         self.route = Route(outline(modules))
         self.calls: list[_Call] = []
         self.groups: list[list[str]] = []
@@ -167,6 +173,7 @@ class _Recorder:
             self._note_norm(name, module, source)
             self._note_linear(name, source)
             self._note_group(name, source)
+            self.convolutions.enter(name, source)
             explicable = self.layers[name] is not None or _is_torch(module)
             self._inside = (name, source) if explicable and source is not None else None
 
@@ -177,6 +184,7 @@ class _Recorder:
             visit = self.route.visits[name] - 1
             self.route.events[(name, visit, "output")] = len(self.route.events)
             self._inside = None
+            self.convolutions.leave(name)
             if self.layers[name] is not None:
                 self._last_output = (name, first_tensor(output))
 

@@ -203,11 +203,14 @@ class ModelWrapper:
         if known is None or known.modules != self._outline:
             return None
         if known is not self._noted:
-            self._note_norms(known)
+            self._note(known)
         return known
 
-    def _note_norms(self, route: Route) -> None:
+    def _note(self, route: Route) -> None:
+        """Take over what a pass showed of layers: their true windows, and norms behind them."""
         self._noted = route
+        for name, window in route.windows.items():
+            self.layers[name] = replace(self.layers[name], window=window)
         for name, norm in route.norm_after.items():
             layer = self.layers[name]
             if note_norm(self._modules[name], self._modules[norm], layer):

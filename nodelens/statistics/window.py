@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from nodelens.errors import IncompatibleModelError, ShapeError
 
 __all__ = ["Window"]
 
@@ -16,7 +19,11 @@ _PAD_MODES = {"reflect": "reflect", "replicate": "replicate", "circular": "circu
 
 @dataclass(frozen=True)
 class Window:
-    """Kernel, stride, dilation, padding (before, after) per axis, and groups of a convolution."""
+    """Kernel, stride, dilation, padding (before, after) per axis, and groups of a convolution.
+
+    `space` is the size of the maps that `padding` is for, empty for any. `obscured` says why the
+    padding is not known; whoever needs it then gets IncompatibleModelError.
+    """
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
@@ -24,6 +31,8 @@ class Window:
     padding: tuple[tuple[int, int], ...]
     groups: int = 1
     padding_mode: str = "zeros"
+    space: tuple[int, ...] = ()
+    obscured: str = ""
 
     @property
     def taps(self) -> int:
@@ -32,6 +41,13 @@ class Window:
 
     def padded(self, x: Tensor, value: float = 0.0) -> Tensor:
         """Return maps `(batch, channels, *space)` with the convolution's own padding applied."""
+        if self.obscured:
+            raise IncompatibleModelError(self.obscured)
+        if self.space not in ((), size := tuple(x.shape[2:])):
+            raise ShapeError(
+                f"a convolution pads by the size of its input, which is {size} after {self.space}: "
+                "give batches of one size"
+            )
         widths = [w for pair in reversed(self.padding) for w in pair]
         if not any(widths):
             return x
@@ -53,6 +69,14 @@ class Window:
         views = views.permute(order)
         positions = prod(views.shape[2 + axes :])
         return views.reshape(x.shape[0], x.shape[1] * self.taps, positions)
+
+    def places(self, space: Sequence[int]) -> list[int]:
+        """Return how many windows fit on each axis of maps of this size, padding included."""
+        sizes = []
+        for axis, size in enumerate(space):
+            span = (self.kernel[axis] - 1) * self.dilation[axis] + 1
+            sizes.append((size + sum(self.padding[axis]) - span) // self.stride[axis] + 1)
+        return sizes
 
     def tap_sums(self, maps: Tensor) -> Tensor:
         """Return, for padded maps `(channels, *space)`, the sum seen by each tap.
