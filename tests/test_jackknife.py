@@ -42,13 +42,29 @@ def run(given: list[Tensor], **options: Any) -> LensResult:
     return lens().run(model(), given, progress=False, **{"standard_errors": True, **options})
 
 
+def labelled(seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Unequal batches of two classes that shift every input."""
+    generator = torch.Generator().manual_seed(seed)
+    classes = torch.randint(0, 2, (200,), generator=generator)
+    inputs = torch.randn(200, 4, generator=generator, dtype=torch.float64).mul(2).add(1)
+    sizes = [12, 28, 20, 16, 24] * 2
+    shifted = inputs + 2 * classes[:, None]
+    return list(zip(shifted.split(sizes), classes.split(sizes), strict=True))
+
+
+KINDS = [*NAMES, "mutual_information_gaussian", "class_selectivity", "taylor_saliency"]
+"""Means, variances, ratios, correlations, information, classes, gradients."""
+
+
 @pytest.fixture(scope="module")
 def repeats() -> list[LensResult]:
-    return [run(batches(seed=seed), groups=10) for seed in range(150)]
+    kinds = CompositeLens([Lens.from_name(name) for name in KINDS])
+    options: Any = {"progress": False, "standard_errors": True, "groups": 10}
+    return [kinds.run(model(), labelled(seed), **options) for seed in range(150)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", KINDS)
 def test_the_mean_error_is_the_spread_over_independent_repeats(
     repeats: list[LensResult], name: str
 ):

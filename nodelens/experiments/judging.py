@@ -20,7 +20,7 @@ from nodelens.interventions.channels import Condition
 from nodelens.interventions.lm_eval import evaluate_tasks, harness
 from nodelens.report.channels import wilson
 
-__all__ = ["check_protocol", "judge", "protocol_of"]
+__all__ = ["check_protocol", "judge", "measured_on", "protocol_of"]
 
 _NORMAL = 1.959963984540054
 """Standard errors to either side that hold 95% of a normal distribution."""
@@ -79,13 +79,24 @@ def protocol_of(config: Config) -> str:
             f"Top-1 and top-5 accuracy and mean cross-entropy, in nats, on {rows} rows of the test"
             " part; intervals of an accuracy are Wilson's, 95%."
         )
-    size = _window(config)
-    tokens = "all" if section.tokens is None else f"the first {section.tokens:,}"
     tasks = f" Tasks of lm-evaluation-harness: {', '.join(section.tasks)}." if section.tasks else ""
     return (
-        f"Perplexity is exp of the mean loss of every next token in windows of {size} tokens, one"
-        f" every {section.stride or size}, of {tokens} tokens of the test part; its 95% interval"
-        f" is from the standard error over windows.{tasks}"
+        f"Perplexity is exp of the mean loss of every next token in {_windows(config)}; its 95%"
+        f" interval is from the standard error over windows.{tasks}"
+    )
+
+
+def measured_on(config: Config) -> str:
+    """Return what to print behind a perplexity: what it was taken on; of an accuracy, nothing."""
+    return f" ({_windows(config)})" if config.is_language_model else ""
+
+
+def _windows(config: Config) -> str:
+    section, size = _section(config), _window(config)
+    tokens = "all" if section.tokens is None else f"the first {section.tokens:,}"
+    return (
+        f"windows of {size} tokens, one every {section.stride or size}, of {tokens} tokens of the"
+        f" test part, in {config.model.options.get('dtype', 'float32')}"
     )
 
 

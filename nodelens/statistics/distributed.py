@@ -93,10 +93,12 @@ class Ranks:
         if self._store is None:
             return batches
         if now or time.monotonic() - self._when >= _TOLD_EVERY:
-            self._total = self._store.add("batches", batches - self._told)
-            self._told, self._when = batches, time.monotonic()
-            if self._store.check(["failure"]):
+            with self.together():
+                self._total = self._store.add("batches", batches - self._told)
+                failed = self._store.check(["failure"])
+            if failed:
                 raise RankError(self._reason(None))
+            self._told, self._when = batches, time.monotonic()
         return self._total + batches - self._told
 
     def fail(self, problem: BaseException) -> None:

@@ -22,6 +22,7 @@ class Network:
 
     `pattern` is of the layers that are scored; `unit` names the set of channels that a layer's
     scores are of, so that scores of one unit under two layers' names can be set side by side.
+    `rounds` is how often each lens is measured alone as well.
     """
 
     title: str
@@ -100,12 +101,10 @@ def _crops(image: torch.Tensor, size: int = 224, step: int = 68) -> torch.Tensor
     return windows.permute(1, 2, 0, 3, 4).flatten(0, 1).contiguous()
 
 
-def smollm2(tokens: int = 100_352) -> Network:
-    """SmolLM2-135M, all its 30 blocks, on encyclopaedia articles.
-
-    Next tokens are sorted into two classes: with eight, of which `conditional_mi` keeps a matrix of
-    all pairs each, one pass over all blocks needs 26 GB.
-    """
+def smollm2(
+    tokens: int = 100_352, every: int = 3, token_classes: int = 8, rounds: int = 1
+) -> Network:
+    """SmolLM2-135M and every third of its 30 blocks, on encyclopaedia articles."""
     import transformers
 
     from nodelens.data.text import text_batches
@@ -117,9 +116,26 @@ def smollm2(tokens: int = 100_352) -> Network:
     def batches() -> Iterable[Any]:
         return text_batches("encyclopaedia", model.tokenizer, 4, 256, tokens)
 
-    pattern = r"model\.layers\.\d+\.(mlp\.(up|down)_proj|self_attn\.o_proj)$"
-    rows = f"{tokens:,} tokens"
-    return Network("SmolLM2-135M", model, batches, rows, pattern, _block, token_classes=2, rounds=1)
+    blocks = range(0, 30, every)
+    numbers = "|".join(str(block) for block in blocks)
+    return Network(
+        f"SmolLM2-135M, {len(blocks)} of 30 blocks",
+        model,
+        batches,
+        f"{tokens:,} tokens",
+        rf"model\.layers\.({numbers})\.(mlp\.(up|down)_proj|self_attn\.o_proj)$",
+        _block,
+        token_classes,
+        rounds,
+    )
+
+
+def smollm2_whole(tokens: int = 8_192) -> Network:
+    """SmolLM2-135M and all its blocks, in memory for 16 GB: two classes of next tokens.
+
+    With eight, of which `conditional_mi` keeps a matrix of all pairs each, it would be 26 GB.
+    """
+    return smollm2(tokens, every=1, token_classes=2, rounds=0)
 
 
 def _block(layer: str) -> str:
@@ -131,4 +147,5 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "digits": digits,
     "efficientnet": efficientnet,
     "smollm2": smollm2,
+    "smollm2_whole": smollm2_whole,
 }

@@ -114,7 +114,7 @@ def test_a_written_configuration_loads_to_the_same():
             "epochs: 3",
             "line 9: epochs: unknown key (value 3) (did you mean 'training.epochs'?)",
         ),
-        ("name: mlp", "name: mlp\n  seed: 3", "seed: unknown key (value 3) (did you mean 'experiment"),
+        ("name: mlp", "name: mlp\n  seed: 3", "(did you mean 'experiment.seed'?), expected one"),
         ("[rayleigh_quotient]", "mutual", "'mutual', expected a list, such as [mutual]"),
         (
             "- rayleigh_quotient\n",

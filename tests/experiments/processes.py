@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 SLOW = """
-    import os, sys, time
+    import os, signal, sys, time
     from nodelens.errors import InvalidValueError
     from nodelens.stream import Stream
     from nodelens.experiments.stages.network import NetworkStage
@@ -24,7 +24,7 @@ SLOW = """
         if {fails_measuring!r} == rank and self.seen == 2:
             raise InvalidValueError("planted")
         if {dies!r} == rank and self.seen == 2:
-            os._exit(9)
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep({pause})
         return one(self, given)
 

@@ -14,7 +14,8 @@ from matplotlib import pyplot
 
 from nodelens.configs import load_config
 from nodelens.errors import ConfigError, OutputError
-from nodelens.experiments import GeneralAlignmentExperiment, RunResults
+from nodelens.experiments import GeneralAlignmentExperiment, RunResults, experiment
+from nodelens.experiments.splits import Splits
 from nodelens.experiments.stages.data import DataStage
 from nodelens.experiments.stages.figures import FigureStage
 from nodelens.experiments.stages.measure import MeasureStage
@@ -182,6 +183,28 @@ def test_without_resume_everything_but_the_training_is_done_again(copy, tiny, ra
 )
 def test_a_changed_setting_redoes_the_stages_it_decides(copy, tiny, ran, override, expected):
     run(tiny(copy, override), resume=True)
+    assert ran == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (SensitivityStage, ["sensitivity", "figures"]),
+        (MeasureStage, ["measure", "sensitivity", "figures"]),
+        (Splits, ["data", "network", "measure", "sensitivity", "figures"]),
+    ],
+)
+def test_changed_code_and_inputs_redo_the_stages_they_decide(
+    copy, tiny, ran, monkeypatch, change, expected
+):
+    if change is Splits:
+        monkeypatch.setattr(Splits, "fingerprint", "of other data")
+    else:
+        real = experiment.source_code
+        patched = lambda *code: "other" if code == change.code else real(*code)  # noqa: E731
+        monkeypatch.setattr(experiment, "source_code", patched)
+    run(tiny(copy), resume=True)
     assert ran == expected
 
 

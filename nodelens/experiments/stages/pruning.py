@@ -9,7 +9,7 @@ from typing import Any
 from nodelens.configs import Config
 from nodelens.errors import NodeLensError
 from nodelens.experiments.artifacts import PRUNING, PRUNING_PROTOCOL
-from nodelens.experiments.judging import check_protocol, judge, protocol_of
+from nodelens.experiments.judging import check_protocol, judge, measured_on, protocol_of
 from nodelens.experiments.kept import KeptRows, Row
 from nodelens.experiments.networks import build_network
 from nodelens.experiments.orders import Order, code_of, orders, section_of
@@ -229,7 +229,7 @@ def _told(run: Run, found: list[Order], table: Any) -> str:
     tested = table[(table["split"] == "test") & (table["mode"] != "random")]
     metric = "perplexity" if run.config.is_language_model else "accuracy"
     last = tested[tested["amount"] == max(amounts)][metric]
-    ends = f"{last.min():.3g} to {last.max():.3g}"
+    ends = f"{last.min():.3g} to {last.max():.3g}{measured_on(run.config)}"
     return (
         f"{len(found)} orders at {len(amounts)} amounts; {metric} at {max(amounts):.0%} from {ends}"
     )

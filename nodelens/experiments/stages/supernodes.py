@@ -57,7 +57,7 @@ class SupernodeStage(Stage):
         check_score(run.config, ("supernode", "score"), _section(run.config).score)
 
     def settings(self, run: Run) -> Any:
-        return _section(run.config).model_dump(mode="json")
+        return _section(run.config).model_dump(mode="json", exclude={"causal"})
 
     def protocol(self, config: Config) -> str:
         given = _section(config)
