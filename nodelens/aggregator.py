@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Aggregator"]
 
 _FORMAT = 1
+_EXPECTED = "expected statistics, as analyse_batched() yields them"
 
 
 class Aggregator:
@@ -62,6 +63,8 @@ class Aggregator:
 
     def merge(self, other: Aggregator) -> None:
         """Take in all that another aggregator of the same lens has seen."""
+        if not isinstance(other, Aggregator):
+            raise MergeError(f"cannot merge {other!r} into {self.lens!r}: expected an Aggregator")
         if self.lens.spec() != other.lens.spec():
             raise MergeError(
                 f"cannot merge {other.lens!r} into {self.lens!r}: they measured different things"
@@ -77,6 +80,10 @@ class Aggregator:
     def _take(
         self, statistics: Mapping[str, Mapping[Any, Statistic]], batches: int, context: str
     ) -> None:
+        layers = statistics.values() if isinstance(statistics, Mapping) else ()
+        for given in (statistics, *layers):
+            if not isinstance(given, Mapping):
+                raise MergeError(f"{context}: {type(given).__name__} is given, {_EXPECTED}")
         self.whole = False
         for layer, found in statistics.items():
             mine = self.statistics.setdefault(layer, {})
@@ -84,7 +91,7 @@ class Aggregator:
                 if not isinstance(statistic, Statistic):
                     raise MergeError(
                         f"{context}, layer {layer!r}: {key!r} is a {type(statistic).__name__}, "
-                        "expected a statistic, as analyse_batched() yields them"
+                        f"{_EXPECTED}"
                     )
                 try:
                     if key in mine:

@@ -15,13 +15,14 @@ from nodelens.aggregator import Aggregator
 from nodelens.checkpoint import Checkpoint
 from nodelens.data import Batch
 from nodelens.described import Described
-from nodelens.errors import IncompatibleModelError, InvalidValueError, UnknownOptionError, nearest
+from nodelens.errors import IncompatibleModelError, InvalidValueError, UnknownOptionError
 from nodelens.files import as_saved
 from nodelens.followers import Follower, check_one_pass, followers
 from nodelens.model.gather import Measured
 from nodelens.model.selection import compiled, in_forward_order, listed, select
 from nodelens.model.session import drawn_apart
 from nodelens.model.wrapper import ModelWrapper, wrap
+from nodelens.options import made
 from nodelens.progress import Progress
 from nodelens.registry import LENSES
 from nodelens.result import LensResult
@@ -52,6 +53,11 @@ class Lens(Described, ABC):
     exempt: ClassVar[Mapping[str, str]] = {}
     """Checks of `nodelens.testing` that do not apply to the lens, each with the reason."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = cls.__name__  # until it is registered: never its parent's
+
     def __init__(self, pattern: str | None = None, *, layers: Sequence[str] | str | None = None):
         self.pattern = pattern
         self.layers = listed(layers)
@@ -75,17 +81,10 @@ class Lens(Described, ABC):
         """Return a new lens of the class registered as `name`.
 
         Raises UnknownNameError (a KeyError) with the nearest names and any plugin that failed to
-        import, UnknownOptionError (a TypeError) for an option the lens does not have.
+        import, UnknownOptionError (a TypeError) for an option the lens does not have, and
+        InvalidValueError (a ValueError) for one of the wrong type.
         """
-        lens = cls.named(name)
-        options = inspect.signature(lens).parameters
-        for option in kwargs:
-            if option not in options:
-                raise UnknownOptionError(
-                    f"lens {name!r} has no option {option!r}{nearest(option, options)}; "
-                    f"it has {', '.join(options)}"
-                )
-        return lens(*args, **kwargs)
+        return made(name, cls.named(name), args, kwargs)
 
     @classmethod
     def named(cls, name: str) -> type[Lens]:

@@ -29,6 +29,8 @@ from nodelens.stream import Stream
 
 __all__ = ["ReadingLens", "followed", "located"]
 
+UNFELT = "there were batches with no target that counts (all are -100): no loss, gradients of 0"
+
 
 class ReadingLens(Lens):
     """A lens whose statistics follow from `reads(layer)`; never changes an activation."""
@@ -107,6 +109,8 @@ class ReadingLens(Lens):
                     check_kept(gathering.waiting[GRADIENT], batch)
                     raise
                 measure_gradients(gathering, prediction)
+            if not prediction.terms and UNFELT not in stream.said:
+                stream.said.append(UNFELT)
         return gathering.measured
 
 

@@ -4,7 +4,7 @@ import argparse
 
 from nodelens.cli import main
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(description=__doc__, epilog="More options: nodelens run --help")
 parser.add_argument("--config", required=True)
 arguments, others = parser.parse_known_args()
 main(["run", arguments.config, *others])

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from nodelens import Lens, MetricLens, ModelWrapper
-from nodelens.cli import app
+from nodelens.cli import COMMANDS, app
 from nodelens.experiments.stages.measure import MeasureStage
 from nodelens.registry import LENSES
 
@@ -211,12 +211,20 @@ def test_check_names_the_promise_that_a_lens_breaks(monkeypatch):
     done = call("check", "test.broken")
     assert done.exit_code == 1
     assert "failed: " in done.output
+    done = call("check", "test.broken", "--json")
+    (told,) = json.loads(done.stdout)
+    assert done.exit_code == 1 and told["lens"] == "test.broken" and told["failed"]
 
 
-def test_help_lists_the_commands():
-    text = call("--help").output
-    for command in ("run", "lenses", "describe", "check"):
-        assert f"  {command} " in text
+def test_every_command_explains_itself_and_tells_scripts_in_json():
+    listed = call("--help").output
+    for command in COMMANDS:
+        name = command.__name__.replace("_", "-")
+        done = call(name, "--help")
+        assert done.exit_code == 0 and f"  {name} " in listed
+        assert str(command.__doc__).partition(".")[0] in " ".join(done.stdout.split())
+        # What `schema` prints is JSON itself.
+        assert "--json" in done.stdout or name == "schema"
 
 
 @pytest.mark.slow
@@ -270,6 +278,8 @@ def test_set_is_an_override_and_findings_come_as_json(config, tmp_path):
     assert done.exit_code == 2 and "override: training.epoch: unknown key" in done.stderr
     again = ["run", str(config), "training.epochs=2", "--output-dir", folder]
     assert "Stage report: " in call(*again, "--only", "report").stdout
+    told = json.loads(call(*again, "--only", "report", "--json").stdout)
+    assert told == {"directory": folder, "stage": "report"}
     assert "Into the report with: nodelens report " in call(*again, "--only", "figures").stdout
     assert "no stage 'reprt' (did you mean" in call(*again, "--only", "reprt").stderr
 
@@ -306,10 +316,16 @@ def test_the_shell_completes_commands(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_script_of_analyses_is_the_command(pytestconfig, tmp_path):
-    script = pytestconfig.rootpath / "scripts" / "run_analysis.py"
-    options = ["--results-dir", tmp_path, "--output-dir", tmp_path / "out"]
-    done = subprocess.run(
-        [sys.executable, script, *options], capture_output=True, text=True, check=False
-    )
+def test_the_scripts_run_an_experiment_and_analyse_it(config, pytestconfig, tmp_path):
+    folder, scripts = tmp_path / "outputs/my_run", pytestconfig.rootpath / "scripts"
+    config.write_text(CONFIG.replace("nowhere", str(folder)))
+    extra = ["--results-dir", folder, "--output-dir", folder / "analysis_extra"]
+    for words in (["run_experiment.py", "--config", config], ["run_analysis.py", *extra]):
+        command = [sys.executable, scripts / words[0], *words[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    for name in ("experiment_config.yaml", "logs", "results", "figures", "analysis"):
+        assert (folder / name).exists() and (folder / "analysis_extra" / name).exists()
+    wrong = [sys.executable, scripts / "run_analysis.py", "--results-dir", tmp_path, *extra[2:]]
+    done = subprocess.run(wrong, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "is not the directory of a run" in done.stderr

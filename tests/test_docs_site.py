@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
@@ -84,6 +87,87 @@ def test_links_out_of_the_documentation_lead_to_pages_of_the_site(site: Path) ->
     assert "def atoms" in re.sub(
         r"<[^>]+>", "", (page.parent / link[1]).resolve().read_text("utf-8")
     )
+
+
+class Anchors(HTMLParser):
+    """What a built page can be linked at, and where it leads."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: set[str] = set()
+        self.feed(page.read_text("utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = dict(attrs)
+        self.ids |= {told[key] or "" for key in ("id", "name") if key in told}
+        self.links |= {told[key] or "" for key in ("href", "src") if key in told}
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[Path, Anchors]:
+    # 404.html is for a server: its links begin at that server's root.
+    return {page: Anchors(page) for page in site.rglob("*.html") if page.name != "404.html"}
+
+
+def dead(page: Path, pages: dict[Path, Anchors]) -> list[str]:
+    """Links of a page to no file, to a folder, which a browser would list, or to no anchor."""
+    found = []
+    for link in sorted(pages[page].links):
+        parts = urlsplit(link)
+        target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+        if parts.scheme or parts.netloc:
+            continue
+        known = pages[target].ids if target in pages else {unquote(parts.fragment)}
+        if not target.is_file() or unquote(parts.fragment) not in known | {""}:
+            found.append(f"{page.name}: {link}")
+    return found
+
+
+@pytest.mark.slow
+def test_every_internal_link_leads_somewhere(pages: dict[Path, Anchors], tmp_path: Path) -> None:
+    assert [link for page in pages for link in dead(page, pages)] == []
+    planted = tmp_path / "planted.html"
+    planted.write_text('<a href="no.html"></a><a href="#no"></a><a href="."></a><a href="#"></a>')
+    assert len(dead(planted, {planted: Anchors(planted)})) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "package",
+    [
+        "nodelens",
+        "nodelens.errors",
+        "nodelens.statistics",
+        "nodelens.model",
+        "nodelens.data",
+        "nodelens.plan",
+        "nodelens.interventions",
+        "nodelens.pruning",
+        "nodelens.analysis.clustering",
+        "nodelens.analysis.causal",
+        "nodelens.configs",
+        "nodelens.experiments",
+        "nodelens.figures",
+        "nodelens.report",
+        "nodelens.tracking",
+        "nodelens.testing",
+    ],
+)
+def test_the_reference_has_every_public_name(package: str, pages: dict[Path, Anchors]) -> None:
+    known = set().union(*(page.ids for page in pages.values()))
+    module = importlib.import_module(package)
+    homes = {n: getattr(getattr(module, n), "__module__", package) for n in module.__all__}
+    # A function may have the name of the module it is in: documented there, not as that module.
+    shadowed = {n for n, home in homes.items() if home == f"{package}.{n}"}
+    lost = [
+        name
+        for name, home in homes.items()
+        if f"{home}.{name}" not in known
+        and (name in shadowed or f"{package}.{name}" not in known)
+        and f"nodelens.{name}" not in known
+    ]
+    assert lost == []
 
 
 @pytest.mark.slow

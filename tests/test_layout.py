@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each layer imports from the layers above it, and without a circle from its own.
 LAYERS = [
-    ["described", "errors", "figures", "files", "memory", "notebook", "progress"],
+    ["described", "errors", "figures", "files", "memory", "notebook", "options", "progress"],
     ["statistics", "model", "data", "registry", "tracking"],
     ["aggregator", "checkpoint", "result", "settled", "jackknife", "followers", "hosted", "stream"],
     ["lens"],

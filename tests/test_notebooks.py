@@ -50,8 +50,11 @@ def test_there_are_three():
     ],
     ids=lambda path: path.stem,
 )
-def test_every_cell_runs(path):
-    execute(read(path))
+def test_every_cell_runs_and_says_nothing_beside(path):
+    notebook = read(path)
+    execute(notebook)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
 
 
 @pytest.mark.filterwarnings("default")

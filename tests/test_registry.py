@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from nodelens import Lens, MetricLens, get_metric, list_metrics
 from nodelens.errors import InvalidValueError, UnknownNameError, UnknownOptionError
@@ -156,6 +157,16 @@ def test_one_class_may_have_two_names(forgotten):
     registry.add("one", Plain)
     registry.add("two", Plain)
     assert registry.get("one") is registry.get("two") is Plain
+
+
+def test_a_subclass_goes_by_its_own_name_until_it_is_registered(forgotten):
+    class Mine(Lens.named("weight_magnitude")):
+        pass
+
+    result = Mine().analyse(nn.Linear(3, 2))
+    assert (result.lens, result.score_names) == ("Mine", ["Mine"])
+    assert Lens.register("mine.size")(Mine).name == "mine.size"
+    assert Lens.named("weight_magnitude").name == "weight_magnitude"
 
 
 def test_an_empty_registry_says_so():

@@ -17,7 +17,7 @@ from nodelens.analysis.clustering import (
     MetricSpaceClustering,
     influence_of,
 )
-from nodelens.errors import InvalidValueError, nearest
+from nodelens.errors import InvalidValueError, NodeLensError, TooFewRowsError, nearest
 from nodelens.metrics.formulas import ratio
 from nodelens.metrics.parts import PartsLens
 from nodelens.model import Layer
@@ -299,7 +299,11 @@ class CrossLayerHalo(_Clusters):
     def _of_pair(self, source: Layer, target: Layer, statistics: Measured) -> dict[str, Tensor]:
         found = statistics[source.name]
         named = {k: serving(read, found) for k, read in self._source_reads(source).items()}
-        members = self._clusters(named, source).channels_of(self.cluster)
+        try:
+            members = self._clusters(named, source).channels_of(self.cluster)
+        except NodeLensError as error:
+            error.within(f"layer {source.name!r}")
+            raise
         influence = self._influence(source, target, statistics[target.name])
         analysis = CrossLayerHaloAnalysis(self.percentile, self.use_activation_weight)
         halo, relative = analysis.find_halo(influence, members)
@@ -317,6 +321,10 @@ class CrossLayerHalo(_Clusters):
     def _influence(self, source: Layer, target: Layer, found: Mapping[Any, Any]) -> Tensor:
         weights, arriving = (serving(read, found) for read in _target_reads().values())
         assert isinstance(weights, Weights) and isinstance(arriving, Moments)
+        if arriving.rows < 2:
+            raise TooFewRowsError(
+                f"layer {target.name!r}: one row seen, expected at least 2 to score {self.name!r}"
+            )
         rows = weights.rows.unflatten(1, (target.inputs // target.groups, -1))
         spread = arriving.variance().sqrt() if self.use_activation_weight else None
         return influence_of(rows, spread, source.channels, target.groups)

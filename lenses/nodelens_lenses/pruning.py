@@ -156,6 +156,16 @@ class PruningProbe(Lens):
             for amount in self._curve
         ]
 
+    def said_of(self, model: ModelWrapper, batch: Batch) -> list[str]:
+        axes = batch.axes()
+        if axes is None or not is_causal(model.module):
+            return []
+        dtype = str(next(model.module.parameters()).dtype).removeprefix("torch.")
+        return [
+            "perplexity is exp of the mean loss of every next token of the batches given, each row "
+            f"a block by itself: {axes[1]} tokens in the first, {dtype}; rows counts predictions"
+        ]
+
     # The trace
 
     def _watched(self, stream: Any, batch: Any) -> list[str]:

@@ -213,7 +213,16 @@ class SingleChannelDamage(Lens):
         return measured
 
     def finish(self, statistics: Any) -> dict[str, dict[str, Tensor]]:
-        return {name: {"loss_change": f["loss_change"].mean()} for name, f in statistics.items()}
+        return {
+            name: {"loss_change": _predicted(found["loss_change"]).mean()}
+            for name, found in statistics.items()
+        }
+
+
+def _predicted(loss: Mean) -> Mean:
+    if not loss.rows:
+        raise InvalidValueError("nothing was predicted, expected targets other than -100")
+    return loss
 
 
 def _scores(found: Mapping[Any, Mean]) -> dict[str, Tensor]:
@@ -221,6 +230,7 @@ def _scores(found: Mapping[Any, Mean]) -> dict[str, Tensor]:
     size, change = means.pop("output_square"), means.pop("difference_square")
     scores = dict(means)
     if "loss" in scores:
+        _predicted(found["loss"])
         scores["loss_change"] = scores["loss_ablated"] - scores["loss"]
     safe = torch.where(size > 0, size, torch.ones_like(size))
     scores["output_change"] = (change / safe).sqrt()

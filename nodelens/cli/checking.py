@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +20,7 @@ def check(
     name: Annotated[
         str | None, typer.Argument(help="A lens; all of them by default.", show_default=False)
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Put lenses through the checks every lens must pass.
 
@@ -29,12 +31,19 @@ def check(
         from nodelens.testing import checks
 
         names = Lens.names() if name is None else [Lens.named(name).name]
-        if [lens for lens in names if not _passes(lens, list(checks(lens)))]:
+        found = []
+        for lens in names:
+            found.append(_checked(lens, list(checks(lens))))
+            if not as_json:
+                _print(**found[-1])
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+        if any(entry["failed"] for entry in found):
             raise typer.Exit(1)
 
 
-def _passes(lens: str, checks: Sequence[Check]) -> bool:
-    """Run the checks of a lens, print how they went, and return whether all passed."""
+def _checked(lens: str, checks: Sequence[Check]) -> dict[str, Any]:
+    """Return how the checks of a lens went: how many passed, which failed or were left out, why."""
     failed: dict[str, str] = {}
     for check in checks:
         try:
@@ -43,6 +52,10 @@ def _passes(lens: str, checks: Sequence[Check]) -> bool:
             failed[check.name] = f"{type(failure).__name__}: {failure}"
     skipped = {check.name: check.skipped for check in checks if check.skipped is not None}
     passed = len(checks) - len(failed) - len(skipped)
+    return {"lens": lens, "passed": passed, "failed": failed, "skipped": skipped}
+
+
+def _print(lens: str, passed: int, failed: dict[str, str], skipped: dict[str, str]) -> None:
     counts = {"passed": passed, "failed": len(failed), "skipped": len(skipped)}
     out = console()
     summary = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
@@ -51,4 +64,3 @@ def _passes(lens: str, checks: Sequence[Check]) -> bool:
         out.print(f"  failed: {sentence}\n          {problem}", markup=False)
     for sentence, reason in skipped.items():
         out.print(f"  skipped: {sentence} ({reason})", markup=False, style="dim")
-    return not failed

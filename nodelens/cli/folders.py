@@ -78,7 +78,7 @@ def report(
 
 
 def compare(
-    directories: Annotated[list[str], typer.Argument(metavar="DIR...", help="Run directories.")],
+    directories: Annotated[list[str], typer.Argument(metavar="DIR", help="Run directories.")],
     output_dir: Annotated[
         str | None, typer.Option(help="Write tables (CSV, LaTeX) and a figure here.")
     ] = None,

@@ -18,7 +18,11 @@ __all__ = ["AsJson", "Settings", "merge", "plan", "print_findings", "run"]
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY.SUB=VALUE", help="The same, once for each value."),
+    typer.Option(
+        "--set",
+        metavar="KEY.SUB=VALUE",
+        help="A value that wins over the file; as often as needed.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")]
 
@@ -27,7 +31,7 @@ ConfigFile = Annotated[str, typer.Argument(help="A YAML file.", show_default=Fal
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY.SUB=VALUE]...", help="Values that win over the file.", show_default=False
+        metavar="KEY.SUB=VALUE", help="Values that win over the file.", show_default=False
     ),
 ]
 
@@ -59,29 +63,37 @@ def run(
     overrides = [*(overrides or []), *(settings or [])]
     with clean_errors():
         from nodelens.configs.config_loader import load_config
-        from nodelens.experiments import experiment_for
+        from nodelens.experiments import begun_by, started_by
 
         loaded = load_config(config, [*overrides, *named])
-        experiment = experiment_for(loaded)
+        experiment = started_by(begun_by(loaded, shard) if resume or only else None, loaded)
         options = {"--output-dir": output_dir, "--seed": seed, "--device": device, "--shard": shard}
         with going_on(["run", config, *overrides], options, loaded.output.directory):
             shown = is_first() and not as_json
             results = experiment.run(resume=resume, shard=shard, progress=shown, only=only)
         if only is not None:
-            out = console()
-            out.print(f"\nStage {only}: {results.directory}", markup=False)
-            if only != "report":
-                again = shlex.join(["nodelens", "report", str(results.directory)])
-                out.print(f"Into the report with: {again}", markup=False)
+            _print_part("stage", only, str(results.directory), as_json)
         elif shard is not None:
-            console().print(f"\nShard {shard}: {results.directory}", markup=False)
+            _print_part("shard", shard, str(results.directory), as_json)
         elif is_first():
             print_findings(results, as_json)
 
 
+def _print_part(kind: str, name: str, directory: str, as_json: bool) -> None:
+    """Print which stage or shard was done, and where: there is nothing found yet to tell."""
+    if as_json:
+        typer.echo(json.dumps({"directory": directory, kind: name}, indent=2))
+        return
+    out = console()
+    out.print(f"\n{kind.title()} {name}: {directory}", markup=False)
+    if kind == "stage" and name != "report":
+        again = shlex.join(["nodelens", "report", directory])
+        out.print(f"Into the report with: {again}", markup=False)
+
+
 def merge(
     directories: Annotated[
-        list[str], typer.Argument(metavar="DIR...", help="Run directories of all shards.")
+        list[str], typer.Argument(metavar="DIR", help="Run directories of all shards.")
     ],
     output_dir: Annotated[
         str | None, typer.Option(help="Run directory; by default that of the configuration.")
@@ -89,6 +101,7 @@ def merge(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep stages that finished unchanged.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Put the shards of a run together and write its report."""
     with clean_errors():
@@ -101,8 +114,8 @@ def merge(
         started = RunResults(first.folder.root).provenance.get("class")
         experiment, options = started_by(started, loaded), {"--output-dir": output_dir}
         with going_on(["merge", *directories], options, loaded.output.directory):
-            results = experiment.merge(directories, resume=resume)
-        print_findings(results)
+            results = experiment.merge(directories, resume=resume, progress=not as_json)
+        print_findings(results, as_json)
 
 
 def plan(
@@ -127,11 +140,17 @@ def plan(
 
 def print_findings(results: RunResults, as_json: bool = False) -> None:
     """Print what a run found: its headline and sentences, or all of it as JSON."""
-    out = console()
-    findings = results.findings
+    from nodelens.experiments.artifacts import FINDINGS
+
+    out, told = console(), {"directory": str(results.directory)}
+    # An experiment of somebody's own may end without the stages that tell of it.
+    findings = results.findings if results.folder.has(FINDINGS) else None
     if as_json:
-        told = {"directory": str(results.directory), "report": str(results.report), **findings}
+        told |= {"report": str(results.report), **findings} if findings else {}
         typer.echo(json.dumps(told, indent=2))
+        return
+    if findings is None:
+        out.print(f"\nDone: {results.directory}", markup=False)
         return
     out.print()
     out.print(f"{findings['headline'].replace('`', '')}.", style="bold", markup=False)

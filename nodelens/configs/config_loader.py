@@ -96,7 +96,7 @@ def _explain(details: ErrorDetails) -> str:
     path, value, kind = details["loc"], details["input"], details["type"]
     if kind == "extra_forbidden":
         valid = _valid_keys(path[:-1])
-        hint = nearest(str(path[-1]), valid)
+        hint = nearest(str(path[-1]), valid) or _elsewhere(str(path[-1]))
         return f"unknown key (value {_shown(value)}){hint}, expected one of {', '.join(valid)}"
     if kind == "missing":
         return f"missing, expected {_describe(path)}"
@@ -111,10 +111,20 @@ def _explain(details: ErrorDetails) -> str:
         return f"{_shown(value)}, expected {_describe(path)}"
     if kind == "too_short":
         return f"{_shown(value)}, expected a list that is not empty"
+    if kind == "tuple_type" and isinstance(value, (str, int, float)):
+        return f"{_shown(value)}, expected a list, such as [{value}]"
     expected = details["msg"].removeprefix("Input should be ")
     for theirs, ours in _PLAIN_WORDS.items():
         expected = expected.replace(theirs, ours)
     return f"{_shown(value)}, expected {expected}"
+
+
+def _elsewhere(key: str) -> str:
+    """Return a hint at the first section that has the key, as where a line is not indented."""
+    sections = ((name, _section_type((name,))) for name in Config.model_fields)
+    found = (name for name, section in sections if section and key in section.model_fields)
+    name = next(found, None)
+    return f" (did you mean '{name}.{key}'?)" if name else ""
 
 
 def _shown(value: object) -> str:

@@ -17,11 +17,19 @@ __all__ = ["OVERRIDE", "Document", "Path", "Place", "dotted", "write_yaml"]
 
 Path = tuple[str | int, ...]
 
-# `${NAME}`, `${NAME:default}`, and as in a shell `${NAME:-default}`.
-_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_]\w*)(?::-?(?P<default>[^}]*))?\}")
+# `${NAME}`, `${NAME:default}`, and as in a shell `${NAME:-default}`; or the beginning of one.
+_VARIABLE = re.compile(r"\$\{(?:(?P<name>[A-Za-z_]\w*)(?::-?(?P<default>[^}]*))?\})?")
 
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _DEEPEST = 50
+_PLAINER = {
+    "mapping values are not allowed here": "a second ':' in one entry; expected a line indented as"
+    " its neighbours, or quotes around text that has ': ' in it",
+    "found character '\\t' that cannot start any token": "a tab, expected spaces",
+    "expected <block end>": "indented unlike the other lines of its section",
+    "but found another document": "a second document, behind '---'; expected one",
+}
+"""What PyYAML says of the most usual slips, in other words."""
 _KINDS = {"float": "number", "int": "whole number", "bool": "true or false"}
 _PLAIN = ("bool", "float", "int", "map", "null", "seq", "str")
 _UNREADABLE = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
@@ -156,8 +164,7 @@ class Document:
             return loader.construct_document(node)
         except yaml.MarkedYAMLError as error:
             place = self._at(error.problem_mark) if error.problem_mark else self.source
-            problem = error.problem or error.context
-            raise ConfigError(f"{place}: not valid YAML: {problem}") from error
+            raise ConfigError(f"{place}: not valid YAML: {_problem(error)}") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{self.source}: not valid YAML: {error}") from error
         finally:
@@ -174,7 +181,8 @@ class Document:
             for index, item in enumerate(node.value):
                 self._visit(loader, item, (*path, index))
         elif isinstance(node, yaml.ScalarNode) and "${" in node.value:
-            node.value = _VARIABLE.sub(lambda match: _from_environment(match, place), node.value)
+            at = f"{place}: {dotted(path)}" if path else str(place)
+            node.value = _VARIABLE.sub(lambda match: _from_environment(match, at), node.value)
             if node.style is None:
                 node.tag = loader.resolve(  # type: ignore[no-untyped-call]
                     yaml.ScalarNode, node.value, (True, False)
@@ -214,6 +222,18 @@ def write_yaml(data: Mapping[str, Any]) -> str:
     return str(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=100))
 
 
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    """Return what is wrong with YAML, and the line in which that began if it is another."""
+    said = str(error.problem or error.context)
+    for theirs, ours in _PLAINER.items():
+        if said.startswith(theirs):
+            return ours
+    ended, begun = error.problem_mark, error.context_mark
+    if begun is None or ended is None or begun.line == ended.line:
+        return said
+    return f"{said} ({error.context}, from line {begun.line + 1})"
+
+
 def _step(section: Any, part: str, path: Path) -> str | int:
     """Return `part` as a key or index of `section`, which stands at `path`."""
     if isinstance(section, dict):
@@ -234,8 +254,8 @@ def _check_plain(loader: _Loader, node: yaml.Node, path: Path, place: Place) -> 
     home, _, kind = node.tag.rpartition(":")
     if home != "tag:yaml.org,2002" or kind not in _PLAIN:
         raise ConfigError(
-            f"{place}: a value of the kind {node.tag!r}, expected text, a number, true, false, "
-            "null, a list or a section; put a date in quotes"
+            f"{place}: {dotted(path)}: a value of the kind {node.tag!r}, expected text, a number,"
+            " true, false, null, a list or a section; put a date in quotes"
         )
     if isinstance(node, yaml.ScalarNode):
         _check_writable(node.value, place)
@@ -248,8 +268,14 @@ def _check_writable(text: str, place: Place) -> None:
         raise ConfigError(f"{place}: the character {found[0]!r} stands in no file name or text")
 
 
-def _from_environment(match: re.Match[str], place: Place) -> str:
+def _from_environment(match: re.Match[str], place: str) -> str:
+    """Return what a variable stands for; `place` names file, line and key."""
     name, default = match["name"], match["default"]
+    if name is None:
+        raise ConfigError(
+            f"{place}: after '${{' stands no variable's name and '}}'; expected ${{NAME}} or"
+            " ${NAME:-value}"
+        )
     value = os.environ.get(name, default)
     if value is None:
         raise ConfigError(

@@ -181,7 +181,7 @@ class LensConfig(NamedSection):
     """A lens by its registry name; every other key is an option of that lens."""
 
     name: str
-    """the registry name of a lens (`nodelens lenses` lists them)"""
+    """`name:` with the registry name of a lens (`nodelens lenses` lists them)"""
 
 
 class SensitivityConfig(Section):

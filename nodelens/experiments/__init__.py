@@ -7,7 +7,7 @@ from nodelens.experiments.experiment import Experiment
 from nodelens.experiments.general import GeneralAlignmentExperiment
 from nodelens.experiments.llm import LLMAlignmentExperiment
 from nodelens.experiments.posthoc import analyse, rebuild_report, saved_config
-from nodelens.experiments.registry import experiment_for, started_by
+from nodelens.experiments.registry import begun_by, experiment_for, started_by
 from nodelens.experiments.sections import Drawing, leave_section
 from nodelens.experiments.shards import read_shards
 from nodelens.experiments.signals import Terminated, terminable
@@ -25,6 +25,7 @@ __all__ = [
     "Stage",
     "Terminated",
     "analyse",
+    "begun_by",
     "compare",
     "experiment_for",
     "leave_section",

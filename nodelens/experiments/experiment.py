@@ -99,6 +99,7 @@ class Experiment(ABC):
         return self._finish(Run(self.config, folder, resume=resume, shards=shards), progress)
 
     def _finish(self, run: Run, progress: bool) -> RunResults:
+        _check_list(self.stages())
         _known(run.only, self._stages(run))
         run.device  # noqa: B018 - a device that is not there is told before any work
         check_tracking(self.config)
@@ -145,14 +146,21 @@ class Experiment(ABC):
     def _stages(self, run: Run) -> Sequence[Stage]:
         """Return the stages of this run: a shard ends with what all ranks could share."""
         stages = list(self.stages())
-        return stages if run.shard is None else stages[: _last_shared(stages) + 1]
+        if run.shard is None:
+            return stages
+        if not (shared := _up_to_shared(stages)):
+            raise InvalidValueError(
+                f"shard {run.shard} of {type(self).__name__}: none of its stages can be shared out;"
+                " expected a run without it"
+            )
+        return shared
 
     def _run_stages(
         self, run: Run, stages: Sequence[Stage], display: Display, log: logging.Logger
     ) -> None:
         record = self._open_record(run, stages)
         with tracked(run, record, log) as follow, closing(record, log):
-            taken = [stage.name for stage in stages[: _last_shared(stages)] if run.shards]
+            taken = [stage.name for stage in _up_to_shared(stages)[:-1] if run.shards]
             if run.shards:
                 adopt(run.shards[0], record, taken)
             keys: dict[str, str] = {}
@@ -205,8 +213,26 @@ class Experiment(ABC):
         return key_of(stage.name, stage.settings(run), code, needed)
 
 
-def _last_shared(stages: Sequence[Stage]) -> int:
-    return max(number for number, stage in enumerate(stages) if stage.shared)
+def _up_to_shared(stages: Sequence[Stage]) -> Sequence[Stage]:
+    """Return the stages up to the last that ranks can share, none where there is no such stage."""
+    ends = [number for number, stage in enumerate(stages, start=1) if stage.shared]
+    return stages[: max(ends, default=0)]
+
+
+def _check_list(stages: Sequence[Stage]) -> None:
+    """Raise InvalidValueError for a list that is empty, or has a name twice or a need too late."""
+    names = [stage.name for stage in stages]
+    if not names:
+        raise InvalidValueError("the experiment has no stages, expected one or more")
+    for place, stage in enumerate(stages):
+        if stage.name in names[:place]:
+            raise InvalidValueError(
+                f"two stages are called {stage.name!r}, expected a name of its own for each"
+            )
+        if late := [name for name in stage.needs if name in names[place:]]:
+            raise InvalidValueError(
+                f"stage {stage.name!r} needs {late[0]!r}, which does not come before it"
+            )
 
 
 def _known(only: str | None, stages: Sequence[Stage]) -> None:

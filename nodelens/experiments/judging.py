@@ -12,14 +12,15 @@ from torch.utils.data import TensorDataset
 
 from nodelens.configs import Config
 from nodelens.configs.sections.evaluation import EvaluationSection
+from nodelens.errors import MissingPackageError
 from nodelens.experiments.language import BLOCK_SIZE, tokenizer_of
 from nodelens.experiments.stage import Run
 from nodelens.interventions import evaluate, perplexity
 from nodelens.interventions.channels import Condition
-from nodelens.interventions.lm_eval import evaluate_tasks
+from nodelens.interventions.lm_eval import evaluate_tasks, harness
 from nodelens.report.channels import wilson
 
-__all__ = ["check_protocol", "judge", "protocol_of"]
+__all__ = ["check_protocol", "judge", "measured_on", "protocol_of"]
 
 _NORMAL = 1.959963984540054
 """Standard errors to either side that hold 95% of a normal distribution."""
@@ -43,7 +44,7 @@ def judge(
 
 
 def check_protocol(run: Run) -> None:
-    """Raise ConfigError for an evaluation that the test part is too short for."""
+    """Raise ConfigError for an evaluation that test part or installation are too small for."""
     section = _section(run.config)
     if section.rows is not None and section.rows > len(run.splits.test):
         raise run.config.error(
@@ -52,6 +53,10 @@ def check_protocol(run: Run) -> None:
         )
     if not run.config.is_language_model:
         return
+    try:
+        _ = section.tasks and harness()
+    except MissingPackageError as error:
+        raise run.config.error(("evaluation", "tasks"), str(error)) from error
     size, tokens = _window(run.config), len(_stream(run, "test"))
     if tokens < size:
         key = "tokens" if section.block_size is None else "block_size"
@@ -74,13 +79,24 @@ def protocol_of(config: Config) -> str:
             f"Top-1 and top-5 accuracy and mean cross-entropy, in nats, on {rows} rows of the test"
             " part; intervals of an accuracy are Wilson's, 95%."
         )
-    size = _window(config)
-    tokens = "all" if section.tokens is None else f"the first {section.tokens:,}"
     tasks = f" Tasks of lm-evaluation-harness: {', '.join(section.tasks)}." if section.tasks else ""
     return (
-        f"Perplexity is exp of the mean loss of every next token in windows of {size} tokens, one"
-        f" every {section.stride or size}, of {tokens} tokens of the test part; its 95% interval"
-        f" is from the standard error over windows.{tasks}"
+        f"Perplexity is exp of the mean loss of every next token in {_windows(config)}; its 95%"
+        f" interval is from the standard error over windows.{tasks}"
+    )
+
+
+def measured_on(config: Config) -> str:
+    """Return what to print behind a perplexity: what it was taken on; of an accuracy, nothing."""
+    return f" ({_windows(config)})" if config.is_language_model else ""
+
+
+def _windows(config: Config) -> str:
+    section, size = _section(config), _window(config)
+    tokens = "all" if section.tokens is None else f"the first {section.tokens:,}"
+    return (
+        f"windows of {size} tokens, one every {section.stride or size}, of {tokens} tokens of the"
+        f" test part, in {config.model.options.get('dtype', 'float32')}"
     )
 
 

@@ -14,6 +14,7 @@ from nodelens.configs import Config
 from nodelens.data.hub import hub_texts, is_hub_name
 from nodelens.data.text import Document, load_text, text_names, token_blocks
 from nodelens.errors import (
+    ConfigError,
     InvalidValueError,
     NodeLensError,
     TooFewRowsError,
@@ -74,6 +75,8 @@ def load_text_splits(config: Config) -> Splits:
     tokenizer = tokenizer_of(config)
     try:
         parts = _parts(config, tokenizer, size)
+    except ConfigError:
+        raise
     except (InvalidValueError, TooFewRowsError) as error:
         raise config.error(("dataset", "tokens"), str(error)) from error
     train, validation, test = (Blocks(part) for part in parts)

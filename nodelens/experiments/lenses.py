@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from nodelens.composite import CompositeLens
 from nodelens.configs import Config
-from nodelens.errors import InvalidValueError, NodeLensError
+from nodelens.errors import ConfigError, InvalidValueError, NodeLensError, nearest
 from nodelens.lens import Lens
 from nodelens.model import ModelWrapper
 
-__all__ = ["build_lens", "check_lenses", "gives_score", "wants_initial_weights"]
+__all__ = ["build_lens", "check_lenses", "check_score", "wants_initial_weights"]
 
 
 def build_lens(config: Config) -> CompositeLens:
@@ -55,9 +56,16 @@ def check_lenses(
             raise config.error(("lenses", number), str(error)) from error
 
 
-def gives_score(lens: CompositeLens, score: str) -> bool:
-    """Return whether `score` is a score, or one of the scores, of a part of the composite."""
-    return any(score == label or score.startswith(f"{label}.") for label in lens.labels)
+def check_score(config: Config, path: tuple[str | int, ...], score: str | None) -> None:
+    """Raise ConfigError, with the nearest name, unless this file's lenses give the score."""
+    lens = build_lens(config)
+    given = (str(score) == label or str(score).startswith(f"{label}.") for label in lens.labels)
+    if score is not None and not any(given):
+        raise config.error(
+            path,
+            f"{score!r} is not a score of this file's lenses{nearest(score, lens.labels)};"
+            f" they give {', '.join(lens.labels)}",
+        )
 
 
 def wants_initial_weights(lens: Lens) -> bool:
@@ -69,8 +77,30 @@ def wants_initial_weights(lens: Lens) -> bool:
 def _one(config: Config, number: int) -> Lens:
     entry = config.lenses[number]
     try:
+        _check_types(config, number, Lens.named(entry.name))
         return Lens.from_name(entry.name, **entry.options)
     except KeyError as error:
         raise config.error(("lenses", number, "name"), str(error)) from error
+    except ConfigError:
+        raise
     except NodeLensError as error:
         raise config.error(("lenses", number), str(error)) from error
+
+
+def _check_types(config: Config, number: int, lens: type[Lens]) -> None:
+    """Raise ConfigError for an option whose value is not of the type that the lens declares."""
+    try:
+        declared = get_type_hints(lens.__init__)
+    except NameError:
+        # A stranger's lens may name types that are there for type checkers alone.
+        return
+    parameters = inspect.signature(lens.__init__).parameters
+    strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    for name, value in config.lenses[number].options.items():
+        try:
+            TypeAdapter(declared.get(name, Any), config=strict).validate_python(value)
+        except ValidationError as error:
+            expected = parameters[name].annotation
+            raise config.error(
+                ("lenses", number, name), f"{value!r:.80}, expected {expected}"
+            ) from error

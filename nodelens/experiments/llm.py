@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nodelens.configs import Config
 from nodelens.experiments.experiment import Experiment
 from nodelens.experiments.stage import Stage
 from nodelens.experiments.stages.analysis import AnalysisStage
@@ -12,6 +13,7 @@ from nodelens.experiments.stages.language import LanguageModelStage, TextStage
 from nodelens.experiments.stages.measure import MeasureStage
 from nodelens.experiments.stages.pruning import pruning_stages
 from nodelens.experiments.stages.report import ReportStage
+from nodelens.experiments.stages.supernode_checks import SupernodeCheckStage
 from nodelens.experiments.stages.supernodes import SupernodeStage
 
 __all__ = ["LLMAlignmentExperiment"]
@@ -28,9 +30,15 @@ class LLMAlignmentExperiment(Experiment):
             TextStage(),
             LanguageModelStage(),
             MeasureStage(),
-            *([SupernodeStage()] if self.config.supernode else []),
+            *_supernode_stages(self.config),
             *pruning_stages(self.config),
             AnalysisStage(),
             FigureStage(),
             ReportStage(),
         ]
+
+
+def _supernode_stages(config: Config) -> list[Stage]:
+    if config.supernode is None:
+        return []
+    return [SupernodeStage(), *([SupernodeCheckStage()] if config.supernode.causal else [])]

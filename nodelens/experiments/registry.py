@@ -6,13 +6,16 @@ from importlib import import_module
 from typing import Any
 
 from nodelens.configs import Config
+from nodelens.data import Share
 from nodelens.errors import MissingPackageError
 from nodelens.experiments.cluster import ClusterAnalysisExperiment
 from nodelens.experiments.experiment import Experiment
+from nodelens.experiments.folder import PROVENANCE, RunFolder
 from nodelens.experiments.general import GeneralAlignmentExperiment
 from nodelens.experiments.llm import LLMAlignmentExperiment
+from nodelens.experiments.shards import shard_directory
 
-__all__ = ["experiment_for", "started_by"]
+__all__ = ["begun_by", "experiment_for", "started_by"]
 
 _EXPERIMENTS: dict[str, type[Experiment]] = {
     experiment.type: experiment
@@ -47,6 +50,13 @@ def started_by(path: str | None, config: Config) -> Experiment:
     if not (isinstance(found, type) and issubclass(found, Experiment)):
         raise _missing(path, TypeError(f"it is no Experiment, but {found!r:.80}"))
     return found(config)
+
+
+def begun_by(config: Config, shard: str | None = None) -> str | None:
+    """Return the class that began the run in the configuration's folder, None where none did."""
+    share = None if shard is None else Share.parse(shard)
+    folder = RunFolder(shard_directory(config.output.directory, share))
+    return folder.read_json(PROVENANCE).get("class") if folder.has(PROVENANCE) else None
 
 
 def _missing(path: str, failure: Exception) -> MissingPackageError:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nodelens.figures.style import (
-    COLOURS,
     CONTROL,
     GREY,
-    MARKERS,
     SINGLE,
     label_axes,
     legend_above,
     legend_height,
+    line_style,
     paper_axes,
     quiet,
 )
@@ -74,8 +73,7 @@ def _draw_order(ax: Axes, number: int, label: str, mode: object, line: pd.DataFr
     ax.plot(
         line["amount"],
         line["accuracy"],
-        color=COLOURS[number % len(COLOURS)],
-        marker=MARKERS[number % len(MARKERS)],
+        **line_style(number),
         linestyle=_STYLES.get(str(mode), "-"),
         linewidth=1.4,
         markersize=3.6,

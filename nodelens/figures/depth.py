@@ -11,10 +11,10 @@ from nodelens.errors import InvalidValueError
 from nodelens.figures.layers import layer_ticks
 from nodelens.figures.style import (
     COLOURS,
-    MARKERS,
     SINGLE,
     label_axes,
     legend_above,
+    line_style,
     paper_axes,
     quiet,
     with_unit,
@@ -98,9 +98,7 @@ def _draw_lines(ax: Axes, series: list[str], found: Array) -> None:
         ax.plot(
             range(len(line)),
             line,
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
-            linestyle="-" if number < len(COLOURS) else "--",
+            **line_style(number),
             linewidth=1.3,
             markersize=3.4,
             markeredgecolor="white",

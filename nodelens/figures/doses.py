@@ -9,14 +9,13 @@ import numpy as np
 from nodelens.errors import InvalidValueError
 from nodelens.figures.clusters import TYPE_STYLES
 from nodelens.figures.style import (
-    COLOURS,
     CONTROL,
     GREY,
-    MARKERS,
     SINGLE,
     label_axes,
     legend_above,
     legend_height,
+    line_style,
     paper_axes,
     quiet,
 )
@@ -78,7 +77,8 @@ def plot_doses(
 def _style(name: str, number: int) -> tuple[str, str]:
     if name == _ANY:
         return CONTROL, "o"
-    return TYPE_STYLES.get(name, (COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]))
+    style = line_style(number)
+    return TYPE_STYLES.get(name, (style["color"], style["marker"]))
 
 
 def _draw(ax: Axes, rows: pd.DataFrame, dose: str, response: str, name: str, number: int) -> None:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nodelens.figures.style import (
-    COLOURS,
     CONTROL,
     GREY,
-    MARKERS,
     SINGLE,
     label_axes,
     legend_above,
     legend_height,
+    line_style,
     paper_axes,
     quiet,
 )
@@ -76,7 +75,8 @@ def plot_sparsity(
 def _draw(
     ax: Axes, label: str, rows: pd.DataFrame, metric: str, number: int, *, control: bool
 ) -> None:
-    colour = CONTROL if control else COLOURS[number % len(COLOURS)]
+    style = {"color": CONTROL, "marker": ""} if control else line_style(number)
+    colour = style["color"]
     places = rows.groupby("amount")[metric].agg(["min", "mean", "max"])
     seeds = rows["seed"].nunique() if "seed" in rows else 1
     ends = _ends(rows, metric)
@@ -91,9 +91,7 @@ def _draw(
     ax.plot(
         places.index,
         places["mean"],
-        color=colour,
-        marker="" if control else MARKERS[number % len(MARKERS)],
-        linestyle="-" if control or number < len(COLOURS) else "--",
+        **style,
         linewidth=1.3,
         markersize=3.6,
         markeredgecolor="white",

@@ -28,6 +28,7 @@ __all__ = [
     "label_bar",
     "legend_above",
     "legend_height",
+    "line_style",
     "paper_axes",
     "quiet",
     "shown_unit",
@@ -80,6 +81,15 @@ def _is_shown() -> bool:
         return True
     pyplot = sys.modules.get("matplotlib.pyplot")
     return pyplot is not None and str(pyplot.get_backend()).lower() not in _UNSEEN
+
+
+def line_style(number: int) -> dict[str, Any]:
+    """Return colour and marker of a line by its number: no two of the first 49 share both."""
+    place = number % len(COLOURS)
+    return {
+        "color": COLOURS[place],
+        "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+    }
 
 
 def quiet(ax: Axes, grid: str | None = None) -> None:

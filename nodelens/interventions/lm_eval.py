@@ -13,7 +13,7 @@ from nodelens.interventions.hooks import silenced
 from nodelens.model.session import untouched
 from nodelens.model.wrapper import wrap
 
-__all__ = ["evaluate_tasks"]
+__all__ = ["evaluate_tasks", "harness"]
 
 
 def evaluate_tasks(
@@ -37,7 +37,7 @@ def evaluate_tasks(
     Raises MissingPackageError without the package, InvalidValueError for an option that would run
     code which a model wrote: that is never done here.
     """
-    harness, huggingface = _harness()
+    lm_eval, huggingface = harness()
     if options.get("confirm_run_unsafe_code"):
         raise InvalidValueError(
             "confirm_run_unsafe_code is True, and code that a model wrote is never run here: "
@@ -53,11 +53,12 @@ def evaluate_tasks(
             pretrained=wrapper.module, tokenizer=tokenizer, batch_size=batch_size
         )
         names = [tasks] if isinstance(tasks, str) else list(tasks)
-        found: dict[str, Any] = harness.simple_evaluate(model=adapter, tasks=names, **options)
+        found: dict[str, Any] = lm_eval.simple_evaluate(model=adapter, tasks=names, **options)
     return found
 
 
-def _harness() -> tuple[Any, Any]:
+def harness() -> tuple[Any, Any]:
+    """Return `lm_eval` and its adapter of Hugging Face models; MissingPackageError without it."""
     try:
         import lm_eval
         import lm_eval.models.huggingface as huggingface

@@ -57,11 +57,18 @@ class Perplexity:
 
     def __str__(self) -> str:
         spread = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
+        return (
+            f"perplexity {self.value:.4g}{spread} (standard error over {self.blocks} blocks): "
+            f"{self.protocol}"
+        )
+
+    @property
+    def protocol(self) -> str:
+        """Return what the number was taken on: split, blocks, stride, tokens, dtype."""
         of = "given as blocks" if self.documents is None else f"of {self.documents} documents"
         most = "" if self.max_tokens is None else f", of at most {self.max_tokens} tokens"
         silent = f"{self.silenced} channels silenced" if self.silenced else "nothing silenced"
         return (
-            f"perplexity {self.value:.4g}{spread} (standard error over {self.blocks} blocks): "
             f"split {self.split!r} {of}{most}; blocks of {self.block_size} tokens, "
             f"stride {self.stride}; {self.tokens} tokens predicted; {self.dtype}; {silent}"
         )

@@ -150,6 +150,11 @@ class MetricLens(Planned):
         except NodeLensError as error:
             error.within(f"layer {name!r}")
             raise
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise NonFiniteError(
+                f"layer {name!r}: score {self.name!r} has no eigenvalues, as of squares of values "
+                f"too large for their type: {error}"
+            ) from error
         return {self._score_name(score): value for score, value in scores.items()}
 
     def _score_name(self, score: str) -> str:

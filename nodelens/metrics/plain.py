@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.model.costs import cost_of, exceeded
 from nodelens.model.layers import Layer, canonical, check_finite, describe
+from nodelens.model.rows import labelled_rows, row_targets
 from nodelens.model.views import look, viewed_weights
 from nodelens.statistics import Sample, Statistic, Window
 from nodelens.statistics.read import Read
@@ -121,38 +122,60 @@ def _measured(
         _require(lens, given, "weights")
         rows = viewed_weights(read.view, layer, module, reference)
         return read.statistic.measure(Sample(rows, window=layer.window), **options)
-    site = f"{read.site}s"
-    _require(lens, given, site)
-    values = canonical(given[site], layer, read.site)
-    check_finite(values, layer.name, read.site)
-    gradient = None
-    if "gradient" in read.statistic.needs:
-        _require(lens, given, "gradients")
-        gradient = look(
-            read.view, canonical(given["gradients"], layer, read.site), layer, module, None
-        )
-    source = None
-    if "input" in read.statistic.needs:
-        _require(lens, given, "inputs")
-        source = canonical(given["inputs"], layer, "input")
+    seen = _seen(lens, read, layer, given)
     targets = None
     if "targets" in read.statistic.needs:
         _require(lens, given, "targets")
-        targets = given["targets"]
-        if len(targets) != len(values):
-            raise ShapeError(f"{len(targets)} targets for {len(values)} rows")
-        if read.of_outputs and not targets.is_floating_point():
-            raise InvalidValueError(
-                f"lens {lens.name!r} is about {read.target.replace('_', ' ')}: targets= are those "
-                f"numbers here, floats, not {targets.dtype}"
-            )
-    looked, beside = look(read.view, values, layer, module, reference), None
+        targets, labelled = _targets(lens, read, layer, given, len(seen["values"]))
+        seen = seen if labelled is None else {name: each[labelled] for name, each in seen.items()}
+
+    def looked(name: str, reference: Tensor | None = None) -> Tensor:
+        return look(read.view, seen[name], layer, module, reference)
+
+    values, beside = looked("values", reference), None
+    gradient = looked("gradient") if "gradient" in seen else None
     if read.beside:
         _require(lens, given, "next_outputs")
-        looked, beside = _paired(looked, given["next_outputs"])
+        values, beside = _paired(values, given["next_outputs"])
     return read.statistic.measure(
-        Sample(looked, gradient, targets, source, layer.window, beside=beside), **options
+        Sample(values, gradient, targets, seen.get("inputs"), layer.window, beside=beside),
+        **options,
     )
+
+
+def _seen(
+    lens: MetricLens, read: Read, layer: Layer, given: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The values at a site, and the gradient there and the inputs where they are needed."""
+    wanted = {"values": (f"{read.site}s", read.site)}
+    if "gradient" in read.statistic.needs:
+        wanted["gradient"] = ("gradients", read.site)
+    if "input" in read.statistic.needs:
+        wanted["inputs"] = ("inputs", "input")
+    found = {}
+    for name, (tensor, site) in wanted.items():
+        _require(lens, given, tensor)
+        found[name] = canonical(given[tensor], layer, site)
+        check_finite(found[name], layer.name, "gradient" if name == "gradient" else site)
+    return found
+
+
+def _targets(
+    lens: MetricLens, read: Read, layer: Layer, given: Mapping[str, Tensor], rows: int
+) -> tuple[Tensor, Tensor | None]:
+    """The targets of the rows that have one, and which rows those are, None for all."""
+    targets = given["targets"]
+    if len(targets) not in (len(given[f"{read.site}s"]), rows):
+        raise ShapeError(f"{len(targets)} targets for {rows} rows")
+    if read.of_outputs and not targets.is_floating_point():
+        raise InvalidValueError(
+            f"lens {lens.name!r} is about {read.target.replace('_', ' ')}: targets= are those "
+            f"numbers here, floats, not {targets.dtype}"
+        )
+    check_finite(targets, layer.name, "targets")
+    spread = row_targets(targets, rows, layer)
+    labelled = labelled_rows(spread)
+    return (spread if labelled is None else spread[labelled]), labelled
 
 
 def _paired(values: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nodelens.errors import OutputError, closest, nearest
+from nodelens.model.importing import bars_of_text
 from nodelens.model.packaged import packaged_names
 from nodelens.model.wrapper import ModelWrapper
 
@@ -25,7 +26,8 @@ def load_model(name_or_path: str, *, auto: Any = None, **options: Any) -> ModelW
 
     Raises OutputError when nothing can be loaded from there.
     """
-    import transformers
+    with bars_of_text():
+        import transformers
 
     _check_reachable(name_or_path, options)
     try:
@@ -114,7 +116,8 @@ def _shared(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tokenizer(name_or_path: str, options: dict[str, Any]) -> Any:
-    import transformers
+    with bars_of_text():
+        import transformers
 
     folder = Path(name_or_path)
     files = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")

@@ -97,13 +97,13 @@ class Samples:
     def _check(self, samples: list[Sample], site: str) -> None:
         # The sums over all rows are wanted anyway, and not finite where a value is not.
         whole = next((s for s in samples if s.values.numel() == self.values.numel()), None)
-        if whole is None or not math.isfinite(float(whole.total.sum())):
+        if whole is None or not math.isfinite(float(whole.flat.total.sum())):
             check_finite(self.values, self.layer.name, site)
         if self.beside is not None:
             check_finite(self.beside, self.beside_name, self.beside_site)
         for kind, (targets, _) in self._labels.items():
-            if kind != "targets":
-                check_finite(targets, self.layer.name, f"target {kind!r}")
+            named = kind if kind == "targets" else f"target {kind!r}"
+            check_finite(targets, self.layer.name, named)
 
     def _labelled(self, kind: str) -> tuple[Tensor, Tensor | None]:
         """The targets of the rows that have one, and which rows those are, None for all."""

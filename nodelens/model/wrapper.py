@@ -23,6 +23,7 @@ from nodelens.errors import (
     nearest,
 )
 from nodelens.model.attention import with_heads
+from nodelens.model.importing import bars_of_text
 from nodelens.model.instruments import Instruments, tracing_of
 from nodelens.model.layers import Layer, describe, named
 from nodelens.model.norms import note_norm
@@ -323,7 +324,8 @@ def wrap(model: Any, *, hosted: bool = False) -> ModelWrapper:
 def _unwrap(model: Any, hosted: bool) -> tuple[nn.Module, Any, Instruments]:
     if isinstance(model, ModelWrapper):
         return model.module, model.nnsight, model.instruments
-    import nnsight
+    with bars_of_text():
+        import nnsight
 
     if isinstance(model, torch.jit.ScriptModule):
         raise IncompatibleModelError(

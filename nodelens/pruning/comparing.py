@@ -49,8 +49,9 @@ def compared(
         raise SurgeryError(
             f"the smaller model's output differs from the masked one's by {difference:.1e} of the "
             f"largest output, allowed are {tolerance:.1e}: a silent channel still has an effect "
-            "here, as through a norm over channels, or an activation that is not zero at zero; "
-            f"nothing was changed. Cut were {_listed(cut)}"
+            "here, as through a norm over channels, a BatchNorm behind a sum or a concatenation, "
+            "or an activation that is not zero at zero; nothing was changed. "
+            f"Cut were {_listed(cut)}"
         )
     return difference, tolerance
 

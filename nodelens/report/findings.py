@@ -33,7 +33,8 @@ class Evidence:
 
     `channels` has a row a channel: `layer`, `channel`, then a column a score. `correlation` and
     `layer_ranks` are those of the figures; `sensitivity` is None when nothing was silenced. A
-    classifier has an accuracy, a language model a perplexity on rows that are blocks of tokens.
+    classifier has an accuracy, a language model a perplexity on rows that are blocks of tokens, and
+    the `protocol` it was taken by.
     """
 
     channels: pd.DataFrame
@@ -47,6 +48,7 @@ class Evidence:
     rows: Mapping[str, int]
     accuracy: float | None = None
     perplexity: float | None = None
+    protocol: str = ""
     rows_are: str = "rows"
     sensitivity: pd.DataFrame | None = None
 
@@ -162,8 +164,8 @@ def _kept(evidence: Evidence, orders: Orders | None) -> tuple[Number | None, str
 
 def _whole_network(evidence: Evidence) -> list[tuple[str, str, str]]:
     if evidence.perplexity is not None:
-        note = f"on {evidence.rows['test']:,} {evidence.rows_are} held out"
-        return [(f"{evidence.perplexity:.4g}", "perplexity of the whole network", note)]
+        number = f"{evidence.perplexity:.4g}"
+        return [(number, "perplexity of the whole network", evidence.protocol)]
     if evidence.accuracy is None:
         return []
     low, high = by_channel.wilson(evidence.accuracy, evidence.rows["test"])

@@ -184,17 +184,7 @@ def _products(values: Tensor, x: Tensor, sample: Sample) -> Tensor:
         middle = channel_mean(x)
         return wide(gram(values, centred(x, middle))) + torch.outer(total, wide(middle))
     middle = channel_mean(x.flatten(2))
-    maps = values.reshape(len(values), values.shape[1], *_positions(sample))
+    maps = values.reshape(len(values), values.shape[1], *window.places(x.shape[2:]))
     rows = middle.view(window.groups, -1).repeat_interleave(window.taps, dim=1)
     rows = rows.repeat_interleave(len(total) // window.groups, dim=0)
     return wide(window.outer(maps, x, middle)) + total[:, None] * wide(rows)
-
-
-def _positions(sample: Sample) -> list[int]:
-    window, x = sample.window, sample.inputs
-    assert window is not None and x is not None
-    sizes = []
-    for axis, size in enumerate(x.shape[2:]):
-        span = (window.kernel[axis] - 1) * window.dilation[axis] + 1
-        sizes.append((size + sum(window.padding[axis]) - span) // window.stride[axis] + 1)
-    return sizes

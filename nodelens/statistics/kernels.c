@@ -14,6 +14,7 @@
 #define TILE 16  /* vectors that are added in float32 before they are added in double */
 #define NEAR 1024 /* rows of which a tile is copied: their next line is far, and often in its way */
 #define AHEAD 16 /* rows from here that are fetched already */
+#define SPAN 256 /* positions whose sums lie near */
 #define SHIFT 17 /* leaves the exponent and six bits of a float32's mantissa */
 
 typedef float lanes __attribute__((vector_size(4 * LANES)));
@@ -321,6 +322,28 @@ void meet(const float *values, int64_t batch, int64_t channels, int64_t position
         flush(total, part);
         for (int k = 0; k < 5; k++) put(total[k], sum + k * channels + c, width, positions);
         for (int k = 0; whole && k < 3; k++) sum[k * channels + c] = met[k];
+    }
+}
+
+/* Sums over the batch, at every position, of what a value is above its channel's centre, and of its
+   square: `sum` is (2, channels, positions). */
+void by_position(const float *values, int64_t batch, int64_t channels, int64_t positions, int threads,
+                 const float *centre, double *sum)
+{
+    int64_t strips = (positions + SPAN - 1) / SPAN, size = channels * positions;
+
+    SHARED
+    for (int64_t k = 0; k < channels * strips; k++) {
+        int64_t c = k / strips, start = k % strips * SPAN, width = least(SPAN, positions - start);
+        int64_t at = c * positions + start;
+        double one[SPAN] = {0}, two[SPAN] = {0};
+        for (int64_t b = 0; b < batch; b++)
+            for (int64_t j = 0; j < width; j++) {
+                double above = (double)values[b * size + at + j] - centre[c];
+                one[j] += above; two[j] += above * above;
+            }
+        memcpy(sum + at, one, width * sizeof *one);
+        memcpy(sum + size + at, two, width * sizeof *two);
     }
 }
 

@@ -16,13 +16,14 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Asked", "Survey", "add_products", "count", "meet", "mirror", "survey"]
+__all__ = ["Asked", "Survey", "add_products", "by_position", "count", "meet", "mirror", "survey"]
 
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-std=gnu11", "-Wno-psabi", "-fPIC")
 _WAYS = (("-fopenmp",), ())
@@ -39,6 +40,7 @@ _REST = {
     "add_products": (_WHERE, _WHERE, _WHERE),
     "mirror": (),
     "meet": (_WHERE, ctypes.c_int, _WHERE),
+    "by_position": (_WHERE, _WHERE),
 }
 """What every function over channels takes behind values, batch, channels, positions and threads."""
 
@@ -131,6 +133,18 @@ def meet(values: Tensor, others: Tensor, *, whole: bool) -> Tensor | None:
     return sums
 
 
+def by_position(values: Tensor, centre: Tensor) -> Tensor | None:
+    """Return sums over the batch of x - centre and of its square, `(2, channels, positions)`.
+
+    `values` are maps, `centre` is `(channels,)`. None if left to torch.
+    """
+    if values.ndim != 3 or not (_fits(values) and _fits(centre)):
+        return None
+    sums = torch.empty(2, *values.shape[1:], dtype=torch.float64, device="cpu")
+    _over("by_position", values, centre, sums)
+    return sums
+
+
 def add_products(total: Tensor, products: Tensor, left: Tensor, right: Tensor) -> bool:
     """Add float32 products, and those of `left` and `right`, in place; False when left to torch."""
     wide = all(each.dtype == torch.float64 for each in (total, left, right))
@@ -157,7 +171,7 @@ def _fits(values: Tensor, dtype: torch.dtype = torch.float32) -> bool:
 def _over(function: str, values: Tensor, *rest: Any) -> None:
     """Call a function on all channels, in as many threads as torch uses."""
     batch, channels, *space = values.shape
-    positions = space[0] if space else 1
+    positions = prod(space)
     given = [each.data_ptr() if isinstance(each, Tensor) else each for each in rest]
     call = getattr(_library(), function)
     call(values.data_ptr(), batch, channels, positions, _threads(values.numel()), *given)

@@ -10,6 +10,7 @@ import torch
 from typing_extensions import Self
 
 from nodelens.errors import MergeError
+from nodelens.statistics import kernels
 from nodelens.statistics.base import Statistic
 from nodelens.statistics.blocks import elements
 from nodelens.statistics.comoments import ClassMoments, class_labels, indicators
@@ -36,18 +37,10 @@ class PatchMoments(CentralMoments):
         if window is None:
             plain = Moments.measure(sample)
             return cls(plain.rows, plain.mean, plain.m2)
-        batch, channels, *space = sample.values.shape
-        maps = replace(sample, values=sample.values.flatten(2))
-        centre = wide(maps.mean)
-        first, second = (
-            centre.new_zeros(channels, prod(space)),
-            centre.new_zeros(channels, prod(space)),
-        )
-        for block in maps.blocks():
-            first += block.deviation.sum(0)
-            second += block.square.sum(0)
-        first, second = first.view(channels, *space), second.view(channels, *space)
-        samples = wide(maps.mean).new_full((channels,), batch)
+        batch, *shape = sample.values.shape
+        centre = wide(sample.flat.mean)
+        first, second = _by_position(sample.flat).view(2, *shape)
+        samples = torch.full_like(centre, batch)
         windows, sums, squares = _tap_sums(window, first, second, centre, samples)
         rows = windows * batch
         mean = sums / max(rows, 1)
@@ -71,8 +64,7 @@ class ClassPatchMoments(ClassMoments):
         labels = class_labels(sample)
         # Only those of the batch: room for every class there is would be far more than the maps.
         present = labels.unique() if len(labels) else labels.new_zeros(1)
-        maps = replace(sample, values=sample.values.flatten(2))
-        found = _class_windows(maps, window, sample.values.shape[2:], present, labels)
+        found = _class_windows(sample.flat, window, sample.values.shape[2:], present, labels)
         spread = [x.new_zeros((indicators(labels).shape[1], *x.shape[1:])) for x in found]
         for whole, part in zip(spread, found, strict=True):
             whole[present] = part
@@ -106,6 +98,16 @@ class PositionMoments(CentralMoments):
     def maps(self, values: torch.Tensor) -> torch.Tensor:
         """Return values by position as maps, shape `(channels, *space)`."""
         return values.view(-1, *self.space)
+
+
+def _by_position(maps: Sample) -> torch.Tensor:
+    """Sums over the batch of deviations and of their squares, `(2, channels, positions)`."""
+    if (found := kernels.by_position(maps.values, maps.mean)) is not None:
+        return found
+    sums = wide(maps.mean).new_zeros(2, *maps.values.shape[1:])
+    for block in maps.blocks():
+        sums += torch.stack([block.deviation.sum(0), block.square.sum(0)])
+    return sums
 
 
 def _class_windows(
@@ -168,5 +170,4 @@ def _tap_sums(
     padded_first = window.padded(first[None])[0] * inside - shift * outside
     padded_second = window.padded(second[None])[0] * inside + shift.square() * outside
     sums, squares = window.tap_sums(padded_first), window.tap_sums(padded_second)
-    ones = window.tap_sums(torch.ones_like(padded_first[:1]))
-    return int(ones[0]), sums, squares
+    return prod(window.places(first.shape[1:])), sums, squares

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -53,6 +53,12 @@ class Sample:
     def rows(self) -> int:
         """Return how many rows there are: samples, or tokens, or samples times positions."""
         return self.values.numel() // max(self.values.shape[1], 1)
+
+    @cached_property
+    def flat(self) -> Sample:
+        """Return the sample with the positions of a map on one axis: itself where they are."""
+        flat = self.values.ndim <= 3
+        return self if flat else replace(self, values=self.values.flatten(2))
 
     def survey(self, asked: kernels.Asked = _NOTHING) -> kernels.Survey | None:
         """Return what was asked for, and before, from one visit of the values, where compiled."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -68,6 +69,14 @@ class Window:
         views = views.permute(order)
         positions = prod(views.shape[2 + axes :])
         return views.reshape(x.shape[0], x.shape[1] * self.taps, positions)
+
+    def places(self, space: Sequence[int]) -> list[int]:
+        """Return how many windows fit on each axis of maps of this size, padding included."""
+        sizes = []
+        for axis, size in enumerate(space):
+            span = (self.kernel[axis] - 1) * self.dilation[axis] + 1
+            sizes.append((size + sum(self.padding[axis]) - span) // self.stride[axis] + 1)
+        return sizes
 
     def tap_sums(self, maps: Tensor) -> Tensor:
         """Return, for padded maps `(channels, *space)`, the sum seen by each tap.

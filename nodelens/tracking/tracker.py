@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 __all__ = ["Status", "Tracker"]
 
 Status = Literal["finished", "failed", "interrupted"]
+"""How a run ended."""
 
 
 class Tracker(Protocol):

@@ -35,7 +35,7 @@ def measured(network: Network, path: Path) -> dict[str, Any]:
         path.write_text(json.dumps(found, indent=1))
     found["agreement"] = _agreement(pandas.concat(scores))
     path.write_text(json.dumps(found, indent=1))
-    found["lenses"] = [_alone(lens, network, options) for lens in lenses]
+    found["lenses"] = [_alone(lens, network, options) for lens in lenses if network.rounds]
     path.write_text(json.dumps(found, indent=1))
     return found
 

@@ -22,6 +22,7 @@ class Network:
 
     `pattern` is of the layers that are scored; `unit` names the set of channels that a layer's
     scores are of, so that scores of one unit under two layers' names can be set side by side.
+    `rounds` is how often each lens is measured alone as well.
     """
 
     title: str
@@ -100,7 +101,9 @@ def _crops(image: torch.Tensor, size: int = 224, step: int = 68) -> torch.Tensor
     return windows.permute(1, 2, 0, 3, 4).flatten(0, 1).contiguous()
 
 
-def smollm2(tokens: int = 100_352) -> Network:
+def smollm2(
+    tokens: int = 100_352, every: int = 3, token_classes: int = 8, rounds: int = 1
+) -> Network:
     """SmolLM2-135M and every third of its 30 blocks, on encyclopaedia articles."""
     import transformers
 
@@ -113,19 +116,26 @@ def smollm2(tokens: int = 100_352) -> Network:
     def batches() -> Iterable[Any]:
         return text_batches("encyclopaedia", model.tokenizer, 4, 256, tokens)
 
-    third = "|".join(str(block) for block in range(0, 30, 3))
-    pattern = rf"model\.layers\.({third})\.(mlp\.(up|down)_proj|self_attn\.o_proj)$"
-    rows = f"{tokens:,} tokens"
+    blocks = range(0, 30, every)
+    numbers = "|".join(str(block) for block in blocks)
     return Network(
-        "SmolLM2-135M, 10 of 30 blocks",
+        f"SmolLM2-135M, {len(blocks)} of 30 blocks",
         model,
         batches,
-        rows,
-        pattern,
+        f"{tokens:,} tokens",
+        rf"model\.layers\.({numbers})\.(mlp\.(up|down)_proj|self_attn\.o_proj)$",
         _block,
-        token_classes=8,
-        rounds=1,
+        token_classes,
+        rounds,
     )
+
+
+def smollm2_whole(tokens: int = 8_192) -> Network:
+    """SmolLM2-135M and all its blocks, in memory for 16 GB: two classes of next tokens.
+
+    With eight, of which `conditional_mi` keeps a matrix of all pairs each, it would be 26 GB.
+    """
+    return smollm2(tokens, every=1, token_classes=2, rounds=0)
 
 
 def _block(layer: str) -> str:
@@ -137,4 +147,5 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "digits": digits,
     "efficientnet": efficientnet,
     "smollm2": smollm2,
+    "smollm2_whole": smollm2_whole,
 }

@@ -16,14 +16,14 @@ __all__ = ["written"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = ROOT / "docs" / "all-metrics.md"
-NETWORKS = ("digits", "efficientnet", "smollm2")
+NETWORKS = ("digits", "efficientnet", "smollm2", "smollm2_whole")
 
 HEAD = """\
 # All metrics, measured
 
 Every metric lens on three real networks: one composite of all that need no gradient, one of all
 that do, each a single pass. Made by `python -m projects.all_metrics digits efficientnet
-smollm2`; two cores, two threads but where it says otherwise.
+smollm2 smollm2_whole`; two cores, two threads but where it says otherwise.
 
 *Seconds a batch* are of the lens alone, its forward (and backward) pass included, median of three
 (on SmolLM2 one batch, of an earlier run); *scoring* is once a run, *planned* is what `lens.plan`
@@ -46,7 +46,9 @@ def written(folder: Path) -> Path:
     for name in NETWORKS:
         if (path := folder / f"{name}.json").exists():
             found = json.loads(path.read_text())
-            parts += [_passes(found), _table(found), _figure(name, found)]
+            parts.append(_passes(found))
+            if found["lenses"]:
+                parts += [_table(found), _figure(name, found)]
     PAGE.write_text("\n".join(parts))
     return PAGE
 

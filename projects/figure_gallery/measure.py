@@ -156,5 +156,5 @@ def _studies() -> dict[str, Any]:
         "perplexities": pd.read_csv(DOCS / "data" / "smollm2-pruning.csv"),
         "accuracies": curves[curves["score"].isin(chosen) & (curves["mode"] != "high")],
         "orders": curves[curves["score"].isin(["random", "taylor_saliency"])],
-        "board": pd.read_csv(DOCS / "images" / "leaderboard-digits.csv"),
+        "board": pd.read_csv(DOCS / "data" / "leaderboard-digits.csv"),
     }

@@ -1,9 +1,9 @@
 """`python -m projects.shrink_smollm2`: SmolLM2 and a residual network, before and after surgery.
 
-Each is shrunk by every amount and saved; a Markdown table of parameters, file bytes,
-multiply-accumulates, rate before and after, and the largest difference from the masked model is
-printed and written to `outputs/shrink_smollm2/table.md`. Rates are medians of passes of the two
-models in turns: run it on a quiet machine. Try it with
+Each is shrunk by every amount, saved and read again, which has to answer the same; a Markdown table
+of parameters, file bytes, multiply-accumulates, rate before and after, and the largest difference
+from the masked model is printed and written to `outputs/shrink_smollm2/table.md`. Rates are medians
+of passes of the two models in turns: run it on a quiet machine. Try it with
 `--networks smollm2 --blocks 2 --context 32 --tokens 256 --rounds 1`.
 """
 
@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from nodelens.files import write_text
-from nodelens.pruning import Change, Shrunk, save_shrunk, shrink
+from nodelens.model.logits import logits_of
+from nodelens.pruning import Change, Shrunk, load_shrunk, save_shrunk, shrink
 from projects.shrink_smollm2.networks import Subject, resnet, smollm2
 
 _HEAD = (
@@ -58,7 +59,7 @@ def rows(subject: Subject, amounts: list[float], rounds: int) -> Iterator[str]:
         found = shrink(subject.model, subject.masks(amount), subject.batch, rounds=rounds)
         report = found.report
         rate = Change(*(subject.rows / s for s in (report.seconds.before, report.seconds.after)))
-        files = Change(_file_bytes(subject.model.module), _saved_bytes(found))
+        files = Change(_file_bytes(subject.model.module), _saved_bytes(found, subject))
         cells = (
             subject.title,
             f"{amount:.0%}",
@@ -76,12 +77,24 @@ def _shown(change: Change, unit: float, form: str) -> str:
     return f"{both} ({change.ratio:.0%})"
 
 
-def _saved_bytes(found: Shrunk) -> int:
-    """The size of the weights' file, as `from_pretrained` or `load_shrunk` would read it."""
-    if found.report.pretrained:
-        return _file_bytes(found.model)
+def _saved_bytes(found: Shrunk, subject: Subject) -> int:
+    """The size of the weights' file, once the model that is read from it is known to be the same.
+
+    Raises SystemExit where it answers anything else.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        return _weights(save_shrunk(found, folder))
+        if found.report.pretrained:
+            from transformers import AutoModelForCausalLM
+
+            found.model.save_pretrained(folder)
+            again = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        else:
+            again = load_shrunk(save_shrunk(found, folder), subject.model.module)
+        with torch.no_grad():
+            mine, its = (logits_of(model(subject.batch)) for model in (found.model, again.eval()))
+        if not torch.equal(mine, its):
+            raise SystemExit(f"{subject.title}: the model that was saved answers something else")
+        return _weights(Path(folder))
 
 
 def _file_bytes(model: torch.nn.Module) -> int:

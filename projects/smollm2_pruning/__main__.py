@@ -19,7 +19,7 @@ from projects.smollm2_pruning.page import written
 def main() -> None:
     """Measure every condition at every amount, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calibration-tokens", type=int, default=16_384)
+    parser.add_argument("--calibration-tokens", type=int, default=8_192)
     parser.add_argument("--evaluation-tokens", type=int, default=8_192)
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/smollm2_pruning"))
     parser.add_argument("--page-only", action="store_true", help="from the points of the last run")

@@ -109,6 +109,18 @@ def test_a_written_configuration_loads_to_the_same():
             "'gpu', expected `auto`, `cpu`, `mps`, `cuda` or `cuda:N`",
         ),
         ("  name: digits", "  name: digits\n  test_fraction: 0.9", "leaves nothing to train on"),
+        (
+            "  epochs: 3\n  learning_rate: 1e-3",
+            "epochs: 3",
+            "line 9: epochs: unknown key (value 3) (did you mean 'training.epochs'?)",
+        ),
+        ("name: mlp", "name: mlp\n  seed: 3", "(did you mean 'experiment.seed'?), expected one"),
+        ("[rayleigh_quotient]", "mutual", "'mutual', expected a list, such as [mutual]"),
+        (
+            "- rayleigh_quotient\n",
+            "- rayleigh_quotient: {relative: true}\n",
+            "line 12: lenses.0.name: missing, expected `name:` with the registry name of a lens",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_line_key_value_and_what_was_expected(old, new, said):
@@ -139,6 +151,14 @@ def test_a_wrong_item_is_not_told_again_as_an_empty_list():
         ("", "tiny.yaml: is empty; expected the sections experiment,"),
         ("- 1", "tiny.yaml: file: [1], expected a section with experiment,"),
         ("a: [1", "tiny.yaml, line 1: not valid YAML"),
+        ("a:\n  b: 1\n   c: 2", "line 3: not valid YAML: a second ':' in one entry; expected"),
+        ("a:\n  b: 1\n c: 2", "line 3: not valid YAML: indented unlike the other lines of"),
+        ("a:\n\tb: 1", "line 2: not valid YAML: a tab, expected spaces"),
+        ("a: 1\n---\na: 2", "line 2: not valid YAML: a second document, behind '---'"),
+        ('a: "1\nb: 2\n', "found unexpected end of stream (while scanning a quoted"),
+        ("a: [1\nb: 2", "but got ':' (while parsing a flow sequence, from line 1)"),
+        ("a:\n  b: 2024-01-01", "line 2: a.b: a value of the kind 'tag:yaml.org,2002:timestamp'"),
+        ("a:\n  b: ${A B}/c", "line 2: a.b: after '${' stands no variable's name and '}'"),
         ("a: 1\nb:\n  c: 1\n  c: 2", "line 4: b.c: given twice, first in tiny.yaml, line 3"),
         ("a: &x 1\nb: *x", "line 2: not valid YAML: alias *x: a configuration writes every value"),
         ("1: 2", "tiny.yaml, line 1: the key 1 is not text; put it in quotes"),
@@ -202,7 +222,7 @@ def test_variables_come_from_the_environment_with_their_type(monkeypatch):
 
 def test_a_variable_without_value_or_default_is_told():
     said = complaint("${TINY_SEED:7}", "${TINY_NOT_SET}")
-    assert "tiny.yaml, line 3: the environment variable TINY_NOT_SET is not set" in said
+    assert "tiny.yaml, line 3: experiment.seed: the environment variable TINY_NOT_SET is" in said
 
 
 def test_a_later_check_names_file_and_line_too():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.experiments.tiny_language_model import write_language_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VISION = sorted((CONFIGS / "vision_prune").glob("*.yaml"))
+EXAMPLES = sorted((CONFIGS / "examples").glob("*.yaml"))
 LANGUAGE = sorted((CONFIGS / "prune_llm").glob("*.yaml"))
 
 
@@ -30,6 +32,21 @@ def test_every_configuration_is_valid_and_its_names_are_known(path, monkeypatch)
     head = path.read_text().partition("\nexperiment:")[0]
     assert f"nodelens run configs/{path.parent.name}/{path.name}" in head
     assert "Needs: " in head and "Not run here" in head
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_says_its_command_and_time_and_makes_its_lenses(path):
+    head = path.read_text().partition("\nexperiment:")[0]
+    assert f"nodelens run configs/examples/{path.name}\n" in f"{head}\n"
+    assert re.search(r"(seconds|minutes?)\s(#\s)?on\stwo\s(#\s)?cores", head)
+    assert build_lens(load_config(path)).lenses
+
+
+def test_the_examples_are_all_there():
+    assert {path.stem for path in EXAMPLES} == {
+        "digits_basic", "digits_cluster", "mnist_basic", "mnist_cluster",
+        "efficientnet_lite", "smollm2_fast", "smollm2_scar", "template",
+    }  # fmt: skip
 
 
 def test_the_models_and_data_sets_of_the_reference_are_all_there():

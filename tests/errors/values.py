@@ -106,8 +106,20 @@ FILES: Wrong = [
 ]
 MERGES: Wrong = [
     (
+        lambda _: Lens.from_name("rq").aggregator().update(None),  # type: ignore[arg-type]
+        "batch 0: NoneType is given, expected statistics",
+    ),
+    (
+        lambda _: Lens.from_name("rq").aggregator().update({"0": None}),  # type: ignore[dict-item]
+        "batch 0: NoneType is given, expected statistics",
+    ),
+    (
+        lambda _: Lens.from_name("rq").aggregator().merge(None),  # type: ignore[arg-type]
+        "cannot merge None into RayleighQuotient.*expected an Aggregator",
+    ),
+    (
         lambda model: Lens.from_name("rq").aggregator().update(select()(model)),  # type: ignore[arg-type]
-        "batch 0, layer '0': 'activation_mean' is a Tensor, expected a statistic",
+        "batch 0, layer '0': 'activation_mean' is a Tensor, expected statistics",
     ),
     (
         lambda _: (

@@ -192,9 +192,11 @@ def test_shards_merged_in_any_order_give_what_one_process_gives(alone, shards, t
     for name in ("checkpoints/trained.safetensors", "analysis/findings.json"):
         assert (folder / name).exists(), name
     assert json.loads((folder / "provenance.json").read_text())["processes"] == 3
-    again = CliRunner().invoke(app, ["merge", *map(str, shards), f"--output-dir={folder}"])
+    again = CliRunner().invoke(
+        app, ["merge", *map(str, shards), f"--output-dir={folder}", "--json"]
+    )
     assert again.exit_code == 0, again.output
-    assert "Report: " in again.output
+    assert json.loads(again.stdout)["report"] == str(folder / "report.html")
     same(folder, alone)
 
 

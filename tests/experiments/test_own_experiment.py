@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nodelens.cli import app
-from nodelens.errors import MissingPackageError
+from nodelens.errors import InvalidValueError, MissingPackageError
 from nodelens.experiments import GeneralAlignmentExperiment, RunResults, started_by
 from nodelens.experiments.registry import experiment_for
 
@@ -78,10 +79,18 @@ def call(*words):
     return CliRunner().invoke(app, list(map(str, words)))
 
 
+GOING_ON = (["resume", "DIR"], ["run", "DIR/experiment_config.yaml", "--resume"])
+
+
+def go_on(words, folder):
+    return call(*(word.replace("DIR", str(folder)) for word in words))
+
+
 @pytest.mark.slow
-def test_a_strangers_experiment_goes_on_from_the_command_line(stopped, package):
+@pytest.mark.parametrize("words", GOING_ON, ids=lambda words: words[0])
+def test_a_strangers_experiment_goes_on_from_the_command_line(stopped, package, words):
     assert not (stopped / "results/largest.csv").exists()
-    done = call("resume", stopped)
+    done = go_on(words, stopped)
     assert done.exit_code == 0, done.output
     assert "Large weights" in (stopped / "report.html").read_text()
     stages = RunResults(stopped).provenance["stages"]
@@ -97,16 +106,86 @@ def test_a_strangers_experiment_goes_on_from_the_command_line(stopped, package):
     assert "Large weights" in (stopped / "report.html").read_text()
 
 
-def test_a_package_that_is_gone_is_named_and_nothing_is_forgotten(stopped, package):
+@pytest.mark.parametrize(
+    "words", [*GOING_ON, ["run", "DIR/experiment_config.yaml", "--only=measure"]], ids=" ".join
+)
+def test_a_package_that_is_gone_is_named_and_nothing_is_forgotten(stopped, package, words):
     shutil.move(package, package.with_name("away"))
     sys.modules.pop("stranger")
     before = (stopped / "provenance.json").read_bytes()
-    done = call("resume", stopped)
+    done = go_on(words, stopped)
     assert done.exit_code == 2
     said = " ".join(done.stderr.split())
     assert "started by the experiment 'stranger:Own', which cannot be imported" in said
     assert "expected package 'stranger' installed, or on PYTHONPATH" in said
     assert (stopped / "provenance.json").read_bytes() == before
+
+
+ALONE = """
+from nodelens.experiments import Experiment, Stage
+
+
+class Count(Stage):
+    name = "count"
+
+    def settings(self, run):
+        return {}
+
+    def protocol(self, config):
+        return "Rows, counted."
+
+    def run(self, run):
+        run.folder.write_json("results/count.json", len(run.splits.train))
+        return "counted"
+
+
+class Later(Count):
+    name = "later"
+    needs = ("count",)
+
+
+class Alone(Experiment):
+    type = "general_alignment"
+    kinds = (Count,)
+
+    def stages(self):
+        return [kind() for kind in self.kinds]
+"""
+
+
+@pytest.fixture
+def alone(package):
+    (package / "__init__.py").write_text(ALONE)
+    import stranger
+
+    return stranger
+
+
+def test_an_experiment_may_have_stages_of_its_own_alone(alone, tiny, tmp_path):
+    config = tiny(tmp_path / "run")
+    results = alone.Alone(config).run(progress=False)
+    assert results.folder.read_json("results/count.json") == 1077
+    done = call("resume", tmp_path / "run")
+    assert done.exit_code == 0 and "Done: " in done.stdout and "kept" in done.stdout
+    told = json.loads(call("resume", tmp_path / "run", "--json").stdout)
+    assert told == {"directory": str(tmp_path / "run")}
+    with pytest.raises(InvalidValueError, match="shard 1/2 of Alone: none of its stages can be"):
+        alone.Alone(config).run(progress=False, shard="1/2")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"),
+    [
+        ("", "the experiment has no stages"),
+        ("Count Count", "two stages are called 'count'"),
+        ("Later Count", "stage 'later' needs 'count', which does not come before it"),
+    ],
+)
+def test_a_list_that_cannot_be_run_is_told(alone, tiny, tmp_path, monkeypatch, kinds, said):
+    monkeypatch.setattr(alone.Alone, "kinds", [getattr(alone, name) for name in kinds.split()])
+    with pytest.raises(InvalidValueError, match=said):
+        alone.Alone(tiny(tmp_path / "run")).run(progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

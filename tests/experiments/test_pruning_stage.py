@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import time
@@ -37,6 +38,7 @@ from processes import start
 
 ROOT = Path(__file__).parents[2]
 SECTION = "{strategies: [magnitude, wanda], amounts: [0.25, 0.5], random_seeds: [3, 4, 5]}"
+TUNED = SECTION.replace("}", ", shrink: true, fine_tuning: {epochs: 1, batch_size: 256}}")
 TABLE = "results/pruning.csv"
 
 
@@ -56,8 +58,7 @@ def configure(tiny, folder: Path, section: str = SECTION, *overrides):
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory) -> RunResults:
     """A finished run with fine-tuning and shrinking."""
-    section = SECTION.replace("}", ", shrink: true, fine_tuning: {epochs: 1, batch_size: 256}}")
-    config = configure(tiny, tmp_path_factory.mktemp("pruned") / "run", section)
+    config = configure(tiny, tmp_path_factory.mktemp("pruned") / "run", TUNED)
     return Short(config).run(progress=False)
 
 
@@ -209,6 +210,21 @@ def test_a_stage_that_was_stopped_keeps_its_rows(tiny, tmp_path, monkeypatch):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
 
 
+@pytest.mark.slow
+def test_figures_that_are_gone_are_drawn_again_and_nothing_is_pruned(
+    run, tiny, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(run.directory, tmp_path / "copy"))
+    shown = run.provenance["stages"]["pruning"]["shown"]
+    assert len([name for name in shown if name.endswith(".svg")]) >= 2
+    for name in shown:
+        (folder / name).unlink()
+    monkeypatch.setattr(pruning, "judge", lambda *given, **options: 1 / 0)
+    Short(configure(tiny, folder, TUNED)).run(progress=False, resume=True)
+    for name in shown:
+        assert (folder / name).read_bytes() == (run.directory / name).read_bytes(), name
+
+
 def test_rows_and_outcomes_are_those_of_their_seed(tiny, tmp_path):
     """Also where data and weights do not depend on it: strategies draw by it."""
     given, other = (
@@ -271,6 +287,7 @@ def test_means_stand_in_where_they_are_asked_for(tiny, tmp_path):
         ("{strategies: [magnitude], value: mean, shrink: true}", "value is 'mean'"),
         ("{strategies: [magnitude], distribution: unifrom}", "did you mean 'uniform'"),
         ("{strategies: [magnitude], amounts: [1.0]}", "amounts.0"),
+        ("{strategies: [magnitude], layers: [fc9]}", "pruning.layers: layer 'fc9'"),
         ("{strategies: []}", "strategies"),
     ],
 )
@@ -281,8 +298,8 @@ def test_what_cannot_work_is_told_before_any_work(tiny, tmp_path, section, said)
 
 
 def test_an_error_on_the_way_names_the_strategy_and_its_line(tiny, tmp_path):
-    section = "{strategies: [magnitude], amounts: [0.5], layers: [fc9]}"
-    with pytest.raises(ConfigError, match=r"pruning.strategies.0: .*strategy 'magnitude'.*fc9"):
+    section = "{strategies: [magnitude, network_slimming], amounts: [0.5]}"
+    with pytest.raises(ConfigError, match=r"pruning.strategies.1: .*strategy 'network_slimming'"):
         Short(configure(tiny, tmp_path / "run", section)).run(progress=False)
 
 
@@ -322,7 +339,7 @@ class Words(LLMAlignmentExperiment):
         return [s for s in super().stages() if s.name not in ("analysis", "figures", "report")]
 
 
-def test_a_language_model_is_judged_by_windows_of_the_test_text(tmp_path, monkeypatch):
+def test_a_language_model_is_judged_by_windows_of_the_test_text(tmp_path, monkeypatch, capsys):
     model = write_language_model(tmp_path / "model")
     asked: list[object] = []
 
@@ -331,11 +348,18 @@ def test_a_language_model_is_judged_by_windows_of_the_test_text(tmp_path, monkey
         return {"results": {"piqa": {"acc,none": 0.5, "alias": "piqa"}}}
 
     monkeypatch.setattr(judging, "evaluate_tasks", harness)
+    monkeypatch.setattr(judging, "harness", lambda: None)  # installed or not
     given = [("model.name", str(model)), ("output.directory", str(tmp_path / "run"))]
     tasks = ["evaluation.tasks=[piqa]", "evaluation.task_limit=3"]
     config = parse_config(WORDS, [*given, *tasks], source="words.yaml")
-    run = Words(config).run(progress=False)
+    run = Words(config).run()
     table = run.pruning
+    windows = (
+        "windows of 16 tokens, one every 8, of the first 100 tokens of the test part, in float32"
+    )
+    printed = " ".join(capsys.readouterr().out.split())
+    # The whole model, and the best and worst order: no perplexity without what it was taken on.
+    assert printed.count(f"({windows})") == 2 and "blocks of 32 tokens, stride 32" in printed
     assert list(table["strategy"]) == ["dense", *["magnitude"] * 2, *["flap"] * 2, *["random"] * 2]
     # Windows of 16 every 8 tokens of 100: 11 windows, the first with 15 predictions, then 8 each.
     assert list(table[table["split"] == "test"]["rows"]) == [15 + 10 * 8] * 5

@@ -14,7 +14,8 @@ from matplotlib import pyplot
 
 from nodelens.configs import load_config
 from nodelens.errors import ConfigError, OutputError
-from nodelens.experiments import GeneralAlignmentExperiment, RunResults
+from nodelens.experiments import GeneralAlignmentExperiment, RunResults, experiment
+from nodelens.experiments.splits import Splits
 from nodelens.experiments.stages.data import DataStage
 from nodelens.experiments.stages.figures import FigureStage
 from nodelens.experiments.stages.measure import MeasureStage
@@ -186,6 +187,28 @@ def test_a_changed_setting_redoes_the_stages_it_decides(copy, tiny, ran, overrid
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (SensitivityStage, ["sensitivity", "figures"]),
+        (MeasureStage, ["measure", "sensitivity", "figures"]),
+        (Splits, ["data", "network", "measure", "sensitivity", "figures"]),
+    ],
+)
+def test_changed_code_and_inputs_redo_the_stages_they_decide(
+    copy, tiny, ran, monkeypatch, change, expected
+):
+    if change is Splits:
+        monkeypatch.setattr(Splits, "fingerprint", "of other data")
+    else:
+        real = experiment.source_code
+        patched = lambda *code: "other" if code == change.code else real(*code)  # noqa: E731
+        monkeypatch.setattr(experiment, "source_code", patched)
+    run(tiny(copy), resume=True)
+    assert ran == expected
+
+
+@pytest.mark.slow
 def test_files_of_lenses_no_longer_asked_for_are_gone(copy, tiny):
     assert (copy / "figures/histogram_average_redundancy.png").exists()
     run(tiny(copy, "lenses=[weight_magnitude]"), resume=True)
@@ -286,6 +309,14 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tiny, tmp_path, ran
         (
             "lenses.2={name: weight_magnitude, layers: [conv1]}",
             r"lenses.2: .*layer 'conv1' matches nothing",
+        ),
+        (
+            "lenses.2={name: rayleigh_quotient, relative: maybe}",
+            "lenses.2.relative: 'maybe', expected bool",
+        ),
+        (
+            "pruning={strategies: [magnitude], layers: [conv1]}",
+            r"pruning.layers: layer 'conv1' matches nothing .*; the layers are 'fc1', 'fc2', 'fc3'",
         ),
         ("lenses.1=scar_taylor", "lenses.1: "),
         ("lenses=[{name: ablation, channels: {fc1: [0]}}]", "lenses: lens 'ablation' edits activ"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import spearmanr
 
 from nodelens.analysis.supernodes import write_halo
@@ -26,7 +29,8 @@ model: {name: PUT}
 dataset: {name: pydoc, tokens: 960, block_size: 32, batch_size: 4, test_fraction: 0.2}
 calibration: {rows: 8}
 lenses: [scar_loss_proxy, scar_activation_power]
-supernode: {core: 0.2, halo: 0.25, dimensions: 0.3, floor: 0.4, redundancy: true}
+supernode:
+  {core: 0.2, halo: 0.25, dimensions: 0.3, floor: 0.4, redundancy: true, causal: {halo_draws: 3}}
 output: {directory: PUT}
 """
 
@@ -96,6 +100,52 @@ def test_connections_and_overlaps_are_those_of_weights_and_scores(finished, mode
         assert row.spearman == pytest.approx(spearmanr(mine, power).statistic)
 
 
+def loss_without(network, blocks, gone) -> float:
+    """The mean loss of every next token, the weights that read these units set to zero."""
+    network = copy.deepcopy(network)
+    with torch.no_grad():
+        for layer, rows in gone.groupby("layer"):
+            network.get_submodule(layer).weight[:, rows["channel"].to_list()] = 0
+        logits = network(input_ids=blocks).logits[:, :-1].flatten(0, 1)
+    return float(torch.nn.functional.cross_entropy(logits, blocks[:, 1:].flatten()))
+
+
+@pytest.mark.slow
+def test_what_supernodes_and_halos_cost_is_that_of_a_plain_network_without_them(finished, model):
+    config = configure(model, finished)
+    network = load_language_model(config)
+    blocks = load_text_splits(config).validation.tensors[0]
+    units = pd.read_csv(finished / "results/supernode_units.csv")
+    core, halo = (units[units["role"] == role] for role in ("core", "halo"))
+    whole = loss_without(network, blocks, units[:0])
+    doses = pd.read_csv(finished / "results/supernode_doses.csv").groupby("fraction")["loss_change"]
+    every = loss_without(network, blocks, core) - whole
+    assert doses.get_group(1.0).tolist() == pytest.approx([every] * 5, rel=1e-3, abs=5e-7)
+    assert doses.get_group(0.0).nunique() > 1, "units are drawn"
+    row = pd.read_csv(finished / "results/halo_ablation.csv").set_index("set").loc["halo"]
+    alone, both = (
+        loss_without(network, blocks, gone) - whole for gone in (halo, pd.concat([core, halo]))
+    )
+    assert row["loss_change"] == pytest.approx(alone, rel=1e-3, abs=5e-7)
+    assert row["with_core"] == pytest.approx(both, rel=1e-3, abs=5e-7)
+    section = json.loads((finished / "analysis/sections/causal.json").read_text())
+    assert f"rises by {doses.get_group(1.0).iloc[0]:.3g} [" in section["sentence"]
+    assert not list(finished.glob("checkpoints/causal-*"))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("supernode.causal.rows=99", r"supernode\.causal\.rows: 99 rows, but the validation part"),
+        ("supernode.causal.draw=3", r"supernode\.causal\.draw: unknown key .*'draws'"),
+    ],
+)
+def test_checks_that_cannot_be_are_refused_before_work(model, tmp_path, override, said):
+    with pytest.raises(ConfigError, match=said):
+        experiment_for(configure(model, tmp_path / "run", override)).run(progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 def test_every_option_of_the_section_is_among_the_settings(model, tmp_path):
     def settings(*overrides):
         config = configure(model, tmp_path / "run", *overrides)
@@ -103,6 +153,7 @@ def test_every_option_of_the_section_is_among_the_settings(model, tmp_path):
 
     for option in ("core", "halo", "dimensions", "floor"):
         assert settings((f"supernode.{option}", 0.6)) != settings()
+    assert settings("supernode.causal.draws=9") == settings(), "scores stay, checks are done again"
 
 
 @pytest.mark.slow
@@ -113,9 +164,24 @@ def test_the_report_is_told(finished):
         assert (finished / f"{figure['file']}.svg").stat().st_size > 1000
 
 
+@pytest.mark.slow
+def test_figures_that_are_gone_are_drawn_again_and_nothing_is_computed(
+    finished, model, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
+    shown = RunResults(finished).provenance["stages"]["supernodes"]["shown"]
+    assert len([name for name in shown if name.endswith(".svg")]) >= 2
+    for name in shown:
+        (folder / name).unlink()
+    monkeypatch.setattr(SupernodeStage, "run", lambda self, run: 1 / 0)
+    experiment_for(configure(model, folder)).run(progress=False, resume=True)
+    for name in shown:
+        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
+
+
 def test_a_score_that_no_lens_gives_is_refused_before_work(model, tmp_path):
     config = configure(model, tmp_path / "run", ("supernode.score", "scar_taylor"))
-    with pytest.raises(ConfigError, match=r"supernode\.score.*scar_taylor"):
+    with pytest.raises(ConfigError, match=r"supernode\.score: 'scar_taylor' is not a score of"):
         experiment_for(config).run(progress=False)
     assert not (tmp_path / "run/results").exists()
 

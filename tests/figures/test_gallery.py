@@ -10,6 +10,7 @@ from nodelens import figures
 from nodelens.errors import InvalidValueError
 from nodelens.figures import plot_intervals
 from projects.figure_gallery.entries import ENTRIES
+from projects.figure_gallery.measure import _studies
 from tests.figures.drawn import points
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -34,3 +35,7 @@ def test_estimates_stand_on_their_intervals_the_first_on_top():
     assert [t.get_text() for t in ax.get_yticklabels()] == ["b", "a"] and points(ax) == {}
     with pytest.raises(InvalidValueError, match="no estimates to draw"):
         plot_intervals({})
+
+
+def test_the_tables_that_are_drawn_are_in_the_repository():
+    assert all(len(table) for table in _studies().values())

@@ -58,6 +58,11 @@ def test_a_figure_belongs_to_pyplot_only_where_someone_sees_it(monkeypatch):
     pyplot.close("all")
 
 
+def test_many_lines_differ_in_colour_or_marker():
+    drawn = plot_depth({f"s{n}": {"a": n, "b": n + 1} for n in range(20)}).get_lines()
+    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == 20
+
+
 def test_colours_differ_in_lightness_for_the_colour_blind():
     """Every two colours differ where red and green are one channel (Vienot and others 1999)."""
     rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in COLOURS]) ** 2.2

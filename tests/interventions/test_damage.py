@@ -67,6 +67,10 @@ def test_channels_share_passes():
     sizes = passes(model)
     single_channel_damage(model, batches()[:1], "hidden", at_once=4)
     assert sizes == [17, 5 * 17, 4 * 17]
+    sizes.clear()
+    lens = Lens.from_name("single_channel_damage", layers="hidden", at_once=4)
+    lens.run(model, batches()[:1], progress=False)
+    assert sizes == [17, 5 * 17, 4 * 17]
 
 
 class TokensFirst(nn.Module):

@@ -1,8 +1,14 @@
-"""The harness gets the model and the tasks by its own API; a stand-in notes the calls."""
+"""The harness gets the model and the tasks by its own API; a stand-in notes the calls.
+
+The harness itself is run where it is installed, on a task in a file: nothing is downloaded.
+"""
 
 from __future__ import annotations
 
+import copy
+import json
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -88,3 +94,64 @@ def test_a_missing_package_is_told_with_the_extra(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(MissingPackageError, match=r"pip install 'nodelens\[lm-eval\]'") as missing:
         evaluate_tasks(language_model("Llama"), "arc_easy")
     assert isinstance(missing.value, ImportError)
+
+
+WORDS = ["<pad>", "<eos>", *"abcdefghijklmnopqrstuvwxyz0123"]
+QUESTIONS = [("h e a", "bcd", 0), ("q u i z", "xyz", 2), ("m", "aeo", 1), ("s t u v w", "kpr", 0)]
+
+
+def words() -> Any:
+    """A tokenizer of a token a word."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    numbers = {word: number for number, word in enumerate(WORDS)}
+    plain = Tokenizer(models.WordLevel(numbers, unk_token="<pad>"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=plain, eos_token="<eos>", pad_token="<pad>", unk_token="<pad>"
+    )
+
+
+def task_in(folder: Path) -> dict[str, Any]:
+    """A task of the harness's own kind, whose questions are in a file."""
+    rows = [{"question": q, "choices": list(c), "answer": a} for q, c, a in QUESTIONS]
+    path = folder / "questions.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return {
+        "task": "letters",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(path)}, "cache_dir": str(folder)},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{answer}}",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_harness_itself_sees_the_silenced_model(tmp_path: Path):
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed: it is in nodelens[lm-eval]")
+    model, silent = language_model("Llama"), list(range(30))
+    name = "model.layers.0.mlp.up_proj"
+    found = evaluate_tasks(
+        model, [task_in(tmp_path)], tokenizer=words(), channels={name: silent}, bootstrap_iters=0
+    )
+    without = copy.deepcopy(model)
+    without.get_submodule(name).weight.data[silent] = 0
+    right = []
+    for sample, (question, choices, answer) in zip(
+        found["samples"]["letters"], QUESTIONS, strict=True
+    ):
+        ids = torch.tensor([[WORDS.index(word) for word in question.split()]])
+        with torch.no_grad():
+            chances, dense = (m(ids).logits[0, -1].log_softmax(-1) for m in (without, model))
+        numbers = [WORDS.index(choice) for choice in choices]
+        told = torch.tensor([float(likelihood) for likelihood, _ in sample["filtered_resps"]])
+        torch.testing.assert_close(told, chances[numbers], rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(told, dense[numbers], atol=1e-3), "nothing was at stake"
+        right.append(int(chances[numbers].argmax()) == answer)
+    assert found["results"]["letters"]["acc,none"] == pytest.approx(sum(right) / len(right))

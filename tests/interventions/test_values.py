@@ -139,6 +139,32 @@ def test_resampling_takes_the_values_of_other_rows(layer: str, target: str):
     assert found != evaluate(model, batches(), {layer: [2, 5]}, value="resample", seed=4)
 
 
+@pytest.mark.parametrize("value", ["mean", "resample", "given"])
+def test_what_stands_in_a_heads_place_is_what_hooks_put_there(value: str):
+    model, batch, name = language_model("Llama"), text([7, 4]), PROJECTIONS[0]
+    kept = batch["attention_mask"].flatten().nonzero().flatten()
+    given = torch.linspace(-1, 1, 16)
+
+    def hook(module: nn.Module, args: Any) -> Any:
+        rows = args[0].reshape(-1, 16).clone()
+        head = rows[:, 4:8]
+        other = {
+            "mean": head[kept].mean(0).expand(len(kept), 4),
+            "resample": head[kept[other_rows(len(kept), 3, name)]],
+            "given": given[4:8].expand(len(kept), 4),
+        }
+        head[kept] = other[value]
+        return (rows.view_as(args[0]),)
+
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    with hooked(model, {name: hook}, "input"), torch.no_grad():
+        expected = float(model(**batch, labels=labels).loss)
+    values = {name: given} if value == "given" else value
+    found = evaluate(model, [batch], heads={name: [1]}, value=values, seed=3)
+    assert found.loss == pytest.approx(expected, rel=1e-6)
+    assert found.loss != pytest.approx(evaluate(model, [batch]).loss, rel=1e-3)
+
+
 @pytest.mark.parametrize("rows", [2, 3, 50])
 def test_every_row_takes_from_another_one_and_gives_to_one(rows: int):
     partners = other_rows(rows, 1, "fc")

@@ -27,6 +27,7 @@ NEXT = {
     "conv2d, depthwise": {"0": "1", "1": "3"},
     "conv2d, zeros": {"0": "3"},
     "conv1d": {"0": "3"},
+    "padded tokens": {"first": "second"},
 }
 ORACLES: dict[str, Callable[[Captured, Captured], Array]] = {
     "cross_layer_redundancy": lambda a, b: oracle.downstream(*oracle.paired(a, b)),
@@ -38,8 +39,25 @@ ORACLES: dict[str, Callable[[Captured, Captured], Array]] = {
 }
 
 
+class TwoOfTokens(nn.Module):
+    """Two layers on every token, averaged behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 7), nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.second(torch.tanh(self.first(x))).mean(1)
+        return made
+
+
+PADDED = Case(
+    "padded tokens", TwoOfTokens, next(one for one in CASES if one.padded).inputs, padded=True
+)
+
+
 def case(name: str) -> Case:
-    return next(one for one in CASES if one.name == name)
+    return next(one for one in (*CASES, PADDED) if one.name == name)
 
 
 @cache

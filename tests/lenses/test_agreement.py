@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -13,7 +13,9 @@ import torch
 from nodelens import CompositeLens, Lens, LensResult
 from tests.lenses.agreement import ENTRIES, Entry
 from tests.lenses.networks import CASES, SPLITS, Case
+from tests.oracles import activation, alignment, spectrum
 from tests.oracles.capture import Array, Captured, capture
+from tests.oracles.rows import pixels
 
 FLOATS = {"float32": torch.float32, "float64": torch.float64}
 Runs = tuple[tuple[str, str], ...]
@@ -107,6 +109,42 @@ def test_a_lens_agrees_with_its_oracle(case: Case, entry: Entry, runs: Runs):
                 atol=entry.near_zero if precision == "float32" else FLOAT64_NEAR_ZERO,
                 err_msg=f"layer {layer}, {precision}, {split}",
             )
+
+
+def _change(captured: Captured, before: Array) -> Array:
+    return captured.weight - before.reshape(captured.weight.shape)
+
+
+SPECTRUM = np.array([5.0, 2.0, 1.0, 0.5])
+GIVEN: dict[str, Callable[[Captured, Array], Array]] = {
+    "delta_alignment": lambda c, w: alignment.rayleigh_quotient(c, weight=_change(c, w)),
+    "normalized_delta_alignment": lambda c, w: (
+        alignment.rayleigh_quotient(c, weight=_change(c, w)) / np.linalg.norm(_change(c, w), axis=1)
+    ),
+    "eigenvalue_alignment": lambda c, _: np.array(spectrum.overlap(pixels(c.outputs), SPECTRUM)),
+    "activation_outlier_index": lambda c, _: activation.outlier_index(pixels(c.outputs), 1.0),
+}
+"""What is compared with something from outside, and what is sketched to a hundredth."""
+
+
+@pytest.mark.parametrize("name", GIVEN)
+@pytest.mark.parametrize("case", ["mlp", "tokens", "conv2d, zeros"])
+def test_a_lens_that_is_given_something_or_sketches_agrees_too(case: str, name: str):
+    model, captured = named(case).make(torch.float64), seen(case, "float64")
+    generator = torch.Generator().manual_seed(1)
+    before = {k: torch.randn(v.shape, generator=generator) for k, v in model.state_dict().items()}
+    lens = Lens.from_name(name, **({"q": 1.0} if "outlier" in name else {}))
+    offered = {
+        "initial_weights": before,
+        "reference": {layer: torch.from_numpy(SPECTRUM) for layer in captured},
+    }
+    options = {key: value for key, value in offered.items() if key in lens.prepare_options()}
+    given = [batch for batch, _ in named(case).batches(SPLITS["ragged"], torch.float64)]
+    result = lens.run(model, given, progress=False, **options)
+    for layer, shown in captured.items():
+        expected = GIVEN[name](shown, before[f"{layer}.weight"].double().numpy())
+        near = 1e-2 if "outlier" in name else 1e-9
+        np.testing.assert_allclose(result[layer][name], expected, rtol=near, err_msg=layer)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from torch import nn
 
 from nodelens import CompositeLens, Lens
 from nodelens.analysis.clustering import TYPES, MetricSpaceClustering
-from nodelens.errors import IncompatibleModelError, InvalidValueError
+from nodelens.errors import IncompatibleModelError, InvalidValueError, TooFewRowsError
 from nodelens.metrics import get_metric
+from nodelens.testing.subjects import TOKENS
+from nodelens.testing.trial import Trial, assert_close
 from tests.oracles import clusters as oracle
 
 PARTS = ("rayleigh_quotient", "average_redundancy", "gaussian_pid_synergy_mmi")
@@ -59,6 +61,32 @@ def test_types_are_those_of_the_parts_own_scores(types):
             z = found[f"metric_space_clustering.{name}"]
             assert z.mean().abs() < 1e-6 and z.std(unbiased=False) == pytest.approx(1)
     assert any("no structure" in note for note in result.notes)
+
+
+def test_types_do_not_hang_on_how_a_stream_is_cut():
+    """On this network two k-means solutions are as good but for 1e-3: rounding used to choose."""
+    trial = Trial("metric_space_clustering", TOKENS)
+    model = trial.model(torch.float64)
+    whole = trial.run([trial.batch(24)], model)
+    for size in (1, 7):
+        cut = [size] * (24 // size) + [24 % size] * (24 % size > 0)
+        assert_close(trial.run(trial.parts(*cut), model), whole, 1e-9)
+
+
+def test_a_halo_on_plain_tensors_is_refused_with_what_to_call():
+    model, (inputs, targets) = nn.Linear(3, 8), (torch.randn(9, 3), torch.arange(9) % 3)
+    outputs = model(inputs).detach()
+    with pytest.raises(InvalidValueError, match="call CrossLayerHaloAnalysis"):
+        get_metric(HALO).compute(
+            inputs=inputs, outputs=outputs, weights=model.weight, targets=targets,
+            next_outputs=outputs,
+        )  # fmt: skip
+
+
+def test_what_arrives_in_one_row_alone_has_no_spread():
+    inputs, targets = batch(1)
+    with pytest.raises(TooFewRowsError, match=r"layer '\d': one row seen, expected at least 2"):
+        halo().analyse(network(), (inputs, targets))
 
 
 @pytest.mark.parametrize("grouped", [1, 2])

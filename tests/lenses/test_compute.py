@@ -11,21 +11,18 @@ from torch.nn.functional import cross_entropy
 
 from nodelens import Lens
 from nodelens.errors import InvalidValueError, ShapeError
-from nodelens.metrics import get_metric, list_metrics
+from nodelens.metrics import get_metric
+from nodelens.metrics.facts import LensFacts
+from tests.lenses.catalogue import TABLE
+from tests.lenses.test_kinds_of_targets import REFUSED
+from tests.oracles.capture import Plain, capture
 
-# What they compare a layer with is given to a run.
-GIVEN = ("delta_alignment", "normalized_delta_alignment", "eigenvalue_alignment")
-# Feed-forward blocks, attention heads, norms and the next layer are not shown by one tensor; what
-# is about logits takes them as targets (tests/lenses/test_across.py).
-UNSEEN = ("scar_", "attn_", "bn_scale", "adaptive_", "cross_layer_", "layer_transition_")
-METRICS = [
-    name
-    for name in list_metrics()
-    if not name.startswith(UNSEEN) and name not in (*GIVEN, "synergy_continuous_target")
-]
+THIS = "compute.test_tensors_give_what_their_module_gives"
+METRICS = [name for name, row in TABLE.items() if row.plain == THIS]
 MODULES = {
     "linear": (lambda: nn.Linear(6, 4), (30, 6)),
     "convolution": (lambda: nn.Conv2d(3, 4, 3, padding=1), (10, 3, 5, 6)),
+    "tokens": (lambda: nn.Linear(6, 4), (10, 5, 6)),
     "uneven kernel": (lambda: nn.Conv1d(3, 4, 2, bias=False), (10, 3, 9)),
 }
 
@@ -44,6 +41,42 @@ def test_tensors_give_what_their_module_gives(make: Any, shape: tuple[int, ...],
         inputs=x, outputs=outputs, weights=module.weight, gradients=gradients, targets=y
     )
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+NUMBERS = [
+    name
+    for name in METRICS
+    if "targets" in LensFacts.of(name).needs
+    and not {"number", "numbers"} & set(REFUSED.get(name, {}))
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("rows", [(20,), (20, 3)], ids=["rows", "tokens"])
+def test_numbers_and_rows_without_a_target_are_as_on_the_module(rows: tuple[int, ...], name: str):
+    module, x = nn.Linear(6, 4), torch.randn(*rows, 6)
+    options = {"targets": "numbers"} if name == "representation_quality" else {}
+    labels = torch.arange(x[..., 0].numel()).view(rows) % 3
+    labels[::4] = -100
+    for targets in (torch.randn(20), torch.randn(20, 2), labels):
+        if options and not targets.is_floating_point():
+            continue
+        expected = Lens.from_name(name, **options).analyse(module, (x, targets))["model"][name]
+        found = get_metric(name, **options).compute(
+            inputs=x, outputs=module(x).detach(), weights=module.weight, targets=targets
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if name.startswith("scar_")])
+def test_units_of_a_block_score_as_on_the_model(name: str):
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    x, y = torch.randn(9, 3).double(), torch.arange(9) % 3
+    seen = capture(model, [Plain((x,), loss=lambda o: summed(o, y))])["2"]
+    given = {"inputs": seen.inputs, "gradients": seen.input_gradients}
+    found = get_metric(name).compute(**{site: torch.from_numpy(v) for site, v in given.items()})
+    expected = Lens.from_name(name).analyse(model, (x, y))["2"][name]
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
 
 
 def summed(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -95,3 +128,5 @@ def test_what_a_score_needs_and_does_not_get_is_named():
             weights=torch.randn(4, 3, 3, 3),
             outputs=torch.randn(2, 4, 4, 4),
         )
+    with pytest.raises(ShapeError, match="10 targets for 20 rows"):
+        get_metric("mi_gaussian").compute(outputs=torch.randn(20, 3), targets=torch.randn(10))

@@ -140,9 +140,10 @@ def test_language_models_give_perplexity():
     model = transformers.LlamaForCausalLM(config)
     tokens = torch.randint(0, 31, (3, 9), generator=torch.Generator().manual_seed(0))
     for name in ("magnitude", "supernode_connectivity", "scar_loss_proxy", "two_halo"):
-        scores = Lens.from_name(f"prune_{name}", amounts=[0.25, 0.5]).analyse(model, tokens)[
-            "model"
-        ]
+        result = Lens.from_name(f"prune_{name}", amounts=[0.25, 0.5]).analyse(model, tokens)
+        scores = result["model"]
+        assert result.rows == {"model": 3 * 8}
+        assert any("9 tokens in the first, float32" in note for note in result.notes)
         assert "accuracy" not in scores
         torch.testing.assert_close(scores["perplexity_pruned"], scores["loss_pruned"].exp())
         assert scores["removed"].tolist() == [0.25, 0.5]

@@ -196,11 +196,47 @@ def squashed() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 10), nn.Sigmoid(), nn.Linear(10, 3))
 
 
-@pytest.mark.parametrize("model", [Normed(), squashed()], ids=["LayerNorm", "Sigmoid"])
-def test_what_silence_does_not_remove_is_refused(model):
+class PreActivated(nn.Module):
+    """A norm between a residual stream and the convolution that reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.conv, self.fc = nn.Conv2d(6, 6, 3, padding=1), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.fc((x + self.conv(self.norm(x).relu())).mean((2, 3)))
+
+
+class NormedTogether(Concatenated):
+    """A norm behind two convolutions side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = self.norm(torch.cat([self.left(x), self.right(x)], 1))
+        return self.after(both.relu()).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "width"),
+    [
+        (Normed, "0", 10),
+        (squashed, "0", 10),
+        (PreActivated, "conv", 6),
+        (NormedTogether, "left", 4),
+    ],
+)
+def test_what_silence_does_not_remove_is_refused(make, name, width):
+    maps = make in (PreActivated, NormedTogether)
+    x = images() if maps else torch.randn(6, 4, generator=seeded())
+    model = trained(make(), x)
     before = snapshot(model)
     with pytest.raises(SurgeryError, match="differs from the masked one's by"):
-        shrink(model, {"0": keeping(10, [1])}, torch.randn(6, 4, generator=seeded()))
+        shrink(model, {name: keeping(width, [1])}, x)
     assert_untouched(model, before)
 
 

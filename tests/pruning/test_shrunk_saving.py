@@ -12,6 +12,7 @@ from nodelens.errors import IncompatibleModelError, InvalidValueError, OutputErr
 from nodelens.pruning import load_shrunk, save_shrunk, shrink
 from nodelens.pruning.saving import MANIFEST, WEIGHTS
 from tests.pruning.shrinkable import (
+    Concatenated,
     ResNet,
     assert_untouched,
     grouped,
@@ -26,6 +27,7 @@ from tests.pruning.shrinkable import (
 MASKS = {
     ResNet: {"stem": keeping(6, [2]), "block2.conv1": keeping(8, [0, 1])},
     separable: {"0": keeping(6, [1, 4])},
+    Concatenated: {"left": keeping(4, [3]), "right": keeping(6, [0, 2])},
     grouped: {"0": keeping(8, [0, 1, 2, 3]), "2": keeping(6, [0, 1, 2])},
 }
 

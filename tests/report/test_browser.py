@@ -41,6 +41,7 @@ seen.sort = document.querySelector("#channels [aria-sort]").getAttribute("aria-s
 seen.lowest = ranked();
 seen.words = find("fc1 1");
 seen.label = find("core");
+seen.paper = document.getElementById("paper").textContent;
 seen.compared = find("mag >= 3");
 seen.other = find("average_redundancy < 0.15");
 seen.none = find("nothing like it");
@@ -84,7 +85,11 @@ const table = all("table.sortable").find((t) => t.textContent.includes("members"
 const names = () => [...table.tBodies[0].rows].filter((r) => !r.hidden);
 const visible = () => names().map((r) => r.cells[0].textContent);
 const [group, members] = table.tHead.querySelectorAll("button");
-const seen = { first: visible() };
+const paper = table.parentElement.nextElementSibling.nextElementSibling;
+const printed = [...document.styleSheets[0].cssRules].find((r) => r.media?.mediaText === "print");
+const rule = [...printed.cssRules].find((r) => r.selectorText === ".paper");
+const seen = { first: visible(), paper: [paper.textContent] };
+seen.display = [getComputedStyle(paper).display, rule.style.display];
 members.click();
 seen.down = visible();
 members.click();
@@ -95,10 +100,12 @@ const box = table.parentElement.previousElementSibling.querySelector("input");
 box.value = "g1";
 box.dispatchEvent(new Event("input"));
 seen.filtered = visible();
+seen.paper.push(paper.textContent);
 box.value = "";
 box.dispatchEvent(new Event("input"));
 table.parentElement.nextElementSibling.click();
 seen.all = visible().length;
+seen.paper.push(paper.textContent);
 told(seen);
 """
 
@@ -118,6 +125,7 @@ def test_channels_are_sorted_filtered_and_ranked(page, browse):
     assert seen["lowest"] == seen["ranked"][::-1] and seen["bars"] >= 8
     assert seen["ascending"] == seen["first"][::-1] and seen["sort"] == "ascending"
     assert seen["words"] == ["fc112"] and seen["label"] == ["fc101core", last]
+    assert seen["paper"] == "2 of 4 channels; all are in results/channels.csv"
     assert seen["compared"] == [third, last] and seen["other"] == ["fc101core"]
     assert seen["none"] == ["No channel matches."]
     assert seen["layer"] == [third, last]
@@ -150,6 +158,9 @@ def test_a_stage_s_table_is_sorted_by_number_and_filtered(page, browse):
     assert seen["named"] == ["g0", "g1", "g2"]
     assert seen["filtered"] == ["g1", *(f"g{n}" for n in range(10, 20))]
     assert seen["all"] == 21
+    # What is left out is said on paper, where there is no button for it.
+    assert seen["paper"] == ["12 of 21 rows", "11 of 21 rows", ""]
+    assert seen["display"] == ["none", "block"]
 
 
 @pytest.mark.parametrize("size", ["1280,900", "500,800"])

@@ -108,6 +108,18 @@ def test_what_activation_and_gradient_make_together(shape: tuple[int, ...], whol
     torch.testing.assert_close(found, torch.cat([wanted, squares]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+@pytest.mark.parametrize("shape", [(2, 3, 5), (9, 4, 16), (3, 2, 600)], ids=str)
+def test_sums_by_position(shape: tuple[int, ...], offset: float):
+    values = drawn(shape, offset)
+    centre = values.mean((0, 2))
+    deviation = values.double() - centre.double()[:, None]
+    expected = torch.stack([deviation.sum(0), deviation.square().sum(0)])
+    found = kernels.by_position(values, centre)
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-12)
+    assert kernels.by_position(values[:, :, 0], centre) is None
+
+
 @pytest.mark.parametrize("shape", [(5, 3), (3, 130), (300, 129), (40, 300), (6, 130, 9)], ids=str)
 def test_a_symmetric_product_is_the_product(shape: tuple[int, ...], monkeypatch):
     monkeypatch.setattr(reduce, "_PANEL", 64)
@@ -166,6 +178,13 @@ def test_what_is_not_finite_reaches_the_sum_of_its_channel_alone(bad: float):
     look = looked(values)
     assert look is not None
     assert (~torch.isfinite(look.total)).nonzero().tolist() == [[7]]
+
+
+def test_every_position_of_a_map_is_summed():
+    values = drawn((4, 3, 6, 5))
+    look = looked(values)
+    assert look is not None
+    torch.testing.assert_close(look.total, values.double().sum((0, 2, 3)))
 
 
 def test_threads_change_nothing():

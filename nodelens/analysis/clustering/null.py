@@ -119,10 +119,12 @@ def kmeans(
 ) -> tuple[Integers, Array, float]:
     """Return labels `(channels,)`, centroids and inertia of scikit-learn's k-means.
 
-    There are no more clusters than distinct points.
+    There are no more clusters than distinct points. Points count to six decimals: where two draws
+    of k-means are nearly as good, rounding, such as another cut of a stream, must not choose.
     """
     from sklearn.cluster import KMeans
 
+    points = points.round(6)
     clusters = min(clusters, len(np.unique(points, axis=0)))
     fitted = KMeans(clusters, random_state=seed, n_init=n_init).fit(points)
     return fitted.labels_.astype(np.int64), fitted.cluster_centers_, float(fitted.inertia_)

@@ -104,3 +104,4 @@ TYPE_MAPPINGS: dict[str, Callable[[Array, Array], list[str]]] = {
     "global_simple": _simple,
     "prototype": _prototype,
 }
+"""From standardised centroids, and which metrics were used, to the type of every cluster."""

@@ -6,9 +6,22 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nodelens.configs.sections.base import Fraction, Section
+from nodelens.configs.sections.base import Count, Fraction, Section, Seed
 
 __all__ = ["SupernodeSection"]
+
+
+class SupernodeCausalConfig(Section):
+    """What it costs to lose supernodes and halos, measured on validation blocks."""
+
+    draws: Count = 5
+    """Sets of other units drawn at every dose."""
+    halo_draws: Count = 20
+    """Controls of the halos."""
+    rows: Count | None = None
+    """Validation blocks that checks look at; all of them when left out."""
+    seed: Seed = 0
+    """Seed of the draws."""
 
 
 class SupernodeSection(Section):
@@ -26,3 +39,5 @@ class SupernodeSection(Section):
     """Protection of the unit that repeats the core most."""
     redundancy: bool = False
     """Whether a second pass measures redundancy to the core, for SCAR-Prot and SCAR-Conn."""
+    causal: SupernodeCausalConfig | None = None
+    """a section of causal checks; nothing is silenced without"""

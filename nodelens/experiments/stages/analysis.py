@@ -70,6 +70,7 @@ class AnalysisStage(Stage):
                 rows_are=results.dataset.get("rows_are", "rows"),
                 accuracy=results.network.get("test_accuracy"),
                 perplexity=results.network.get("test_perplexity"),
+                protocol=results.network.get("test_protocol", ""),
                 sensitivity=results.sensitivity,
             )
         )

@@ -31,16 +31,16 @@ from nodelens.experiments.artifacts import (
     VALIDATION,
 )
 from nodelens.experiments.causal_section import leave_causal_section
+from nodelens.experiments.lenses import check_score
 from nodelens.experiments.record import key_of
 from nodelens.experiments.stage import Run, Stage
-from nodelens.experiments.stages.clusters import check_score
 from nodelens.model import ModelWrapper
 from nodelens.model.fingerprint import model_fingerprint
 from nodelens.result import LensResult
 
-__all__ = ["CausalStage"]
+__all__ = ["RECORD", "CausalStage", "looked_at", "record_path"]
 
-_RECORD = "checkpoints/causal-{}.jsonl"
+RECORD = "checkpoints/causal-{}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,7 @@ class CausalStage(Stage):
         given = _section(run.config)
         for number, score in enumerate(given.scores):
             check_score(run.config, ("causal", "scores", number), score)
-        rows = len(run.splits.validation)
-        if given.rows is not None and given.rows > rows:
-            raise run.config.error(
-                ("causal", "rows"), f"{given.rows} rows, but the validation part has {rows}"
-            )
+        looked_at(run, given.rows, ("causal", "rows"))
 
     def settings(self, run: Run) -> Any:
         return _section(run.config).model_dump(mode="json")
@@ -100,8 +96,11 @@ class CausalStage(Stage):
         )
 
     def run(self, run: Run) -> str:
-        model, batches = ModelWrapper(run.network), list(run.splits.batches(_rows(run)))
-        path = _record(run, model)
+        model, rows = ModelWrapper(run.network), looked_at(run, _section(run.config).rows)
+        batches, path = (
+            list(run.splits.batches(rows)),
+            record_path(run, model, _section(run.config).rows),
+        )
         tasks = list(_tasks(run))
         total, done = sum(task.evaluations for task in tasks), 0
         tables: dict[str, list[pd.DataFrame]] = {}
@@ -122,28 +121,33 @@ class CausalStage(Stage):
         for name, parts in tables.items():
             run.folder.write_table(name, pd.concat(parts, ignore_index=True))
         run.folder.write_table(CAUSAL, pd.DataFrame(estimates))
-        return f"{len(tasks)} checks, {total:,} evaluations on {len(_rows(run)):,} validation rows"
+        return f"{len(tasks)} checks, {total:,} evaluations on {len(rows):,} validation rows"
 
     def show(self, run: Run) -> None:
         leave_causal_section(run, self.name)
 
     def tidy(self, run: Run) -> None:
-        for left in run.folder.root.glob(_RECORD.format("*")):
+        for left in run.folder.root.glob(RECORD.format("*")):
             left.unlink(missing_ok=True)
 
 
-def _rows(run: Run) -> TensorDataset:
-    rows = _section(run.config).rows
-    return TensorDataset(*(tensor[:rows] for tensor in run.splits.validation.tensors))
+def looked_at(
+    run: Run, rows: int | None, key: tuple[str, ...] = ("causal", "rows")
+) -> TensorDataset:
+    """Return the first validation rows, all for None; ConfigError, at `key`, for too few."""
+    part = run.splits.validation
+    if rows is not None and rows > len(part):
+        raise run.config.error(key, f"{rows} rows, but the validation part has {len(part)}")
+    return type(part)(*(tensor[:rows] for tensor in part.tensors))
 
 
-def _record(run: Run, model: ModelWrapper) -> Path:
+def record_path(run: Run, model: ModelWrapper, rows: int | None) -> Path:
     """Return where evaluations are saved; those of another network, data or code are removed."""
-    told = {"rows": _section(run.config).rows, "data": run.splits.fingerprint}
+    told = {"rows": rows, "data": run.splits.fingerprint}
     batch = run.config.dataset.batch_size
-    name = _RECORD.format(key_of(model_fingerprint(model.module), told, batch))
+    name = RECORD.format(key_of(model_fingerprint(model.module), told, batch))
     path = run.folder.path(name)
-    for left in run.folder.root.glob(_RECORD.format("*")):
+    for left in run.folder.root.glob(RECORD.format("*")):
         if not run.resume or left.name != path.name:
             left.unlink(missing_ok=True)
     path.parent.mkdir(exist_ok=True)

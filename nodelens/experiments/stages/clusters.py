@@ -16,7 +16,6 @@ from nodelens.analysis.clustering import (
     stability,
 )
 from nodelens.configs import ClusteringConfig, Config
-from nodelens.errors import nearest
 from nodelens.experiments.artifacts import (
     CENTROIDS,
     CLUSTER_ABLATIONS,
@@ -26,13 +25,13 @@ from nodelens.experiments.artifacts import (
     SCORES,
 )
 from nodelens.experiments.cluster_section import leave_cluster_section
-from nodelens.experiments.lenses import build_lens, gives_score
+from nodelens.experiments.lenses import check_score
 from nodelens.experiments.stage import Run, Stage
 from nodelens.experiments.stages.sensitivity import hidden_layers
 from nodelens.model import ModelWrapper
 from nodelens.result import LensResult
 
-__all__ = ["NONE", "STRUCTURE", "UNTESTED", "ClusteringStage", "adjusted", "check_score"]
+__all__ = ["NONE", "STRUCTURE", "UNTESTED", "ClusteringStage", "adjusted"]
 
 STRUCTURE, NONE, UNTESTED = "structure", "no structure", "not tested"
 _LEVEL = 0.05
@@ -100,17 +99,6 @@ class ClusteringStage(Stage):
 
     def show(self, run: Run) -> None:
         leave_cluster_section(run, self.name)
-
-
-def check_score(config: Config, path: tuple[str | int, ...], score: str | None) -> None:
-    """Raise ConfigError, with the nearest name, unless this file's lenses give the score."""
-    lens = build_lens(config)
-    if score is not None and not gives_score(lens, score):
-        raise config.error(
-            path,
-            f"{score!r} is not a score of this file's lenses{nearest(score, lens.labels)};"
-            f" they give {', '.join(lens.labels)}",
-        )
 
 
 def adjusted(p_values: pd.Series) -> pd.Series:

@@ -6,7 +6,7 @@ from typing import Any
 
 from nodelens.configs import Config
 from nodelens.experiments.artifacts import EVALUATION
-from nodelens.experiments.judging import check_protocol, judge, protocol_of
+from nodelens.experiments.judging import check_protocol, judge, measured_on, protocol_of
 from nodelens.experiments.stage import Run, Stage
 from nodelens.model import ModelWrapper
 
@@ -34,4 +34,5 @@ class EvaluationStage(Stage):
         found = judge(run, ModelWrapper(run.network))
         run.folder.write_json(EVALUATION, {"protocol": protocol_of(run.config), **found})
         shown = {name: value for name, value in found.items() if value is not None}
-        return ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        return f"{numbers}{measured_on(run.config)}"

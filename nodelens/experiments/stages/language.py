@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import exp
 from typing import Any, ClassVar
 
 from nodelens.configs import Config
@@ -11,8 +10,7 @@ from nodelens.experiments.language import BLOCK_SIZE, shown_name
 from nodelens.experiments.networks import build_network
 from nodelens.experiments.stage import Run, Stage
 from nodelens.experiments.stages.data import DataStage
-from nodelens.interventions import evaluate
-from nodelens.model import ModelWrapper
+from nodelens.interventions import perplexity
 from nodelens.model.fingerprint import model_fingerprint
 
 __all__ = ["LanguageModelStage", "TextStage"]
@@ -59,15 +57,17 @@ class LanguageModelStage(Stage):
         )
 
     def run(self, run: Run) -> str:
-        network, splits = run.network, run.splits
-        found = evaluate(ModelWrapper(network), splits.batches(splits.test))
+        network = run.network
+        (blocks,) = run.splits.test.tensors
+        found = perplexity(network, blocks, split="test", batch_size=run.config.dataset.batch_size)
         about = {
             "name": shown_name(run.config),
             "parameters": sum(p.numel() for p in network.parameters()),
             "test_loss": found.loss,
-            "test_perplexity": exp(found.loss),
-            "test_tokens": found.rows,
+            "test_perplexity": found.value,
+            "test_tokens": found.tokens,
+            "test_protocol": found.protocol,
             "fingerprint": model_fingerprint(network),
         }
         run.folder.write_json(NETWORK, about)
-        return f"{about['name']}: perplexity {about['test_perplexity']:.4g} on the test blocks"
+        return f"{about['name']}: {found}"

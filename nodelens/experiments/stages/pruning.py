@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any
 
 from nodelens.configs import Config
+from nodelens.errors import NodeLensError
 from nodelens.experiments.artifacts import PRUNING, PRUNING_PROTOCOL
-from nodelens.experiments.judging import check_protocol, judge, protocol_of
+from nodelens.experiments.judging import check_protocol, judge, measured_on, protocol_of
 from nodelens.experiments.kept import KeptRows, Row
+from nodelens.experiments.networks import build_network
 from nodelens.experiments.orders import Order, code_of, orders, section_of
 from nodelens.experiments.paired import interval
 from nodelens.experiments.provenance import package_code, source_code
@@ -18,7 +20,9 @@ from nodelens.experiments.pruning_section import leave_pruning_section
 from nodelens.experiments.shrunk import check_cuttable, chosen, save_smallest
 from nodelens.experiments.stage import Run, Stage
 from nodelens.experiments.stages.evaluation import EvaluationStage
+from nodelens.model import ModelWrapper
 from nodelens.model.fingerprint import model_fingerprint
+from nodelens.pruning.units import prunable
 
 __all__ = ["PruningStage", "pruning_stages"]
 
@@ -63,7 +67,7 @@ class PruningStage(Stage):
     )
 
     def check(self, run: Run) -> None:
-        orders(run.config)
+        _check_layers(run, orders(run.config))
         check_protocol(run)
 
     def settings(self, run: Run) -> Any:
@@ -119,6 +123,20 @@ class PruningStage(Stage):
 
     def tidy(self, run: Run) -> None:
         KeptRows.place(run, self.name).unlink(missing_ok=True)
+
+
+def _check_layers(run: Run, found: list[Order]) -> None:
+    """Raise ConfigError unless `layers` names what there is to prune."""
+    layers = section_of(run.config).layers
+    if layers is None:
+        return
+    model = ModelWrapper(build_network(run.config, run.splits))
+    model.route(model.prepare_batch(run.splits.train.tensors[0][:2]))
+    for heads in {order.strategy.of_heads for order in found}:
+        try:
+            prunable(model, list(layers), heads=heads)
+        except NodeLensError as error:
+            raise run.config.error(("pruning", "layers"), str(error)) from error
 
 
 def _about(run: Run, found: list[Order], code: tuple[str, ...]) -> dict[str, Any]:
@@ -211,7 +229,7 @@ def _told(run: Run, found: list[Order], table: Any) -> str:
     tested = table[(table["split"] == "test") & (table["mode"] != "random")]
     metric = "perplexity" if run.config.is_language_model else "accuracy"
     last = tested[tested["amount"] == max(amounts)][metric]
-    ends = f"{last.min():.3g} to {last.max():.3g}"
+    ends = f"{last.min():.3g} to {last.max():.3g}{measured_on(run.config)}"
     return (
         f"{len(found)} orders at {len(amounts)} amounts; {metric} at {max(amounts):.0%} from {ends}"
     )

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from nodelens.configs import Config, SensitivityConfig
-from nodelens.errors import nearest
 from nodelens.experiments.artifacts import SCORES, SENSITIVITY
-from nodelens.experiments.lenses import build_lens, gives_score
+from nodelens.experiments.lenses import check_score
 from nodelens.experiments.stage import Run, Stage
 from nodelens.interventions import Evaluation, evaluate
 from nodelens.model import ModelWrapper
@@ -55,14 +54,8 @@ class SensitivityStage(Stage):
     code = ("data", "model", "interventions", "experiments/stages/sensitivity.py")
 
     def check(self, run: Run) -> None:
-        lens = build_lens(run.config)
         for number, score in enumerate(_section(run.config).scores):
-            if not gives_score(lens, score):
-                raise run.config.error(
-                    ("sensitivity", "scores", number),
-                    f"{score!r} is not a score of this file's lenses{nearest(score, lens.labels)};"
-                    f" they give {', '.join(lens.labels)}",
-                )
+            check_score(run.config, ("sensitivity", "scores", number), score)
 
     def settings(self, run: Run) -> Any:
         return _section(run.config).model_dump(mode="json")

@@ -21,7 +21,7 @@ from nodelens.analysis.supernodes import (
 from nodelens.configs import Config
 from nodelens.errors import InvalidValueError
 from nodelens.experiments.artifacts import SUPERNODES, RunResults
-from nodelens.experiments.lenses import build_lens, gives_score
+from nodelens.experiments.lenses import check_score
 from nodelens.experiments.sections import Drawing, leave_section
 from nodelens.experiments.stage import Run, Stage
 from nodelens.metrics.formulas import information_with_core, scar_conn, scar_prot
@@ -54,14 +54,10 @@ class SupernodeStage(Stage):
     code = ("analysis", "metrics", "pruning/signals.py", "experiments/stages/supernodes.py")
 
     def check(self, run: Run) -> None:
-        asked = _section(run.config).score
-        if not gives_score(build_lens(run.config), asked):
-            raise run.config.error(
-                ("supernode", "score"), f"no lens of this file gives {asked!r}; expected one of it"
-            )
+        check_score(run.config, ("supernode", "score"), _section(run.config).score)
 
     def settings(self, run: Run) -> Any:
-        return _section(run.config).model_dump(mode="json")
+        return _section(run.config).model_dump(mode="json", exclude={"causal"})
 
     def protocol(self, config: Config) -> str:
         given = _section(config)

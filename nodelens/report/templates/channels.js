@@ -242,6 +242,7 @@
     $("more").hidden = visible.length === wanted.length;
     const next = Math.min(wanted.length - visible.length, 10 * STEP);
     $("more").textContent = `Show ${next.toLocaleString("en")} more`;
+    $("paper").textContent = visible.length < size ? `${visible.length.toLocaleString("en")} of ${count(size)}; all are in results/channels.csv` : "";
     $("count").textContent = wanted.length === size ? count(size) : `${wanted.length.toLocaleString("en")} of ${count(size)}`;
   }
 

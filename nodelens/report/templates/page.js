@@ -18,6 +18,7 @@ const make = (tag, text, className) => {
     let [words, all] = [[], false];
     const more = make("button");
     more.type = "button";
+    const paper = make("p", "", "how paper");
 
     function show() {
       const found = [...body.rows].filter((row) => {
@@ -27,6 +28,8 @@ const make = (tag, text, className) => {
       });
       if (!all) found.slice(FIRST).forEach((row) => { row.hidden = true; });
       more.hidden = all || found.length <= FIRST;
+      const shown = all ? found.length : Math.min(found.length, FIRST);
+      paper.textContent = shown < rows.length ? `${shown} of ${rows.length.toLocaleString("en")} rows` : "";
       more.textContent = `Show all ${found.length.toLocaleString("en")} rows`;
     }
 
@@ -70,7 +73,7 @@ const make = (tag, text, className) => {
       label.append(box);
       more.addEventListener("click", () => { all = true; show(); });
       table.parentElement.before(label);
-      table.parentElement.after(more);
+      table.parentElement.after(more, paper);
       show();
     }
   });
