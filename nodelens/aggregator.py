@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,7 +223,8 @@ class Aggregator:
             key = Read.from_json(entry["key"]) if isinstance(entry["key"], dict) else entry["key"]
             state = {name: tensors[f"{number}.{name}"] for name in entry["tensors"]}
             statistic = Statistic.of_kind(entry["kind"]).from_state(state, entry["plain"])
-            _counted(getattr(statistic, "rows", 0))
+            _check_counts(statistic)
+            _check_counts(getattr(statistic, "window", None))
             aggregator.statistics.setdefault(entry["layer"], {})[key] = statistic
         return aggregator
 
@@ -256,10 +258,17 @@ def _device(statistic: Statistic) -> torch.device | None:
     return next((v.device for v in vars(statistic).values() if isinstance(v, Tensor)), None)
 
 
+def _check_counts(loaded: Any) -> None:
+    """Raise ValueError where a file gives something else for a field that counts."""
+    for field in fields(loaded) if is_dataclass(loaded) else ():
+        if field.type == "int" and field.name != "seed":
+            _counted(getattr(loaded, field.name))
+
+
 def _counted(value: Any) -> int:
     if isinstance(value, Tensor):
         return 0
-    if not isinstance(value, int) or value < 0:
+    if not isinstance(value, int) or not 0 <= value < 1 << 63:
         raise ValueError(f"{value!r} is no count")
     return value
 

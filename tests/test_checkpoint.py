@@ -111,6 +111,21 @@ def test_a_full_disk_is_an_error_of_ours_and_the_last_state_stays(tmp_path, monk
     assert_equal(run(network(), stream(), tmp_path / "s"), run(network(), stream(), None))
 
 
+def test_a_disk_that_is_full_in_the_middle_of_a_write_leaves_the_last_state(tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    run(network(), stream(2), tmp_path / "s", save_every=1)
+    size = (tmp_path / "s").stat().st_size
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, before[1]))
+        with pytest.raises(OutputError, match=r"cannot write '.*s': .*File too large"):
+            run(network(), stream(), tmp_path / "s", save_every=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert Aggregator.load(tmp_path / "s").batches == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
 def test_a_folder_that_vanishes_is_not_made_anew(tmp_path):
     folder = tmp_path / "states"
 

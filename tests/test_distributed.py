@@ -41,7 +41,7 @@ RANK = """
     import sys
     from pathlib import Path
     import torch, torch.distributed as dist
-    from tests.test_distributed import SHARDS, batches, lens, model
+    from tests.test_distributed import SHARDS, batches, budget, lens, model
 
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
@@ -57,6 +57,12 @@ RANK = """
         gathered = aggregator.gather()
         assert gathered.batches == 7 and aggregator.batches == len(mine)
         gathered.result().save(folder / name / str(rank))
+        passes = made.passes(network, given[:1], budget(), merged=True)
+        for step in passes.steps:
+            aggregator = step.lens.measure(passes.model, mine, progress=False, **step.options)
+            passes.take(step, aggregator.gather().result())
+        assert len(passes.steps) > 2
+        passes.result().save(folder / f"{name} in passes" / str(rank))
     dist.destroy_process_group()
 """
 
@@ -67,6 +73,11 @@ def lens() -> Lens:
 
 def model() -> torch.nn.Module:
     return SUBJECTS[0].model().double()
+
+
+def budget() -> int:
+    """What is too little for one pass, with room for another rank's state."""
+    return lens().plan(model(), batches()[0]).peak["cpu"] * 2 // 3
 
 
 def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -106,10 +117,11 @@ def alone() -> LensResult:
     return result
 
 
-@pytest.mark.parametrize("shards", SHARDS)
+@pytest.mark.parametrize("shards", [*SHARDS, *(f"{name} in passes" for name in SHARDS)])
 def test_gathered_ranks_give_what_one_process_gives(folder: Path, alone, shards: str):
     first, second = (LensResult.load(folder / shards / str(rank)) for rank in range(2))
     assert_equal(first, second)
     assert_close(first, alone, 1e-10)
+    assert first.notes == second.notes
     assert first.rows == second.rows == alone.rows
     assert first.units == alone.units and first.params == alone.params

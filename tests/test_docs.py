@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import io
 import math
@@ -204,6 +205,19 @@ def test_the_page_of_files_is_theirs_and_nothing_is_too_long() -> None:
     files = structure.files()
     assert structure.PAGE.read_text() == structure.page(files), "run python scripts/structure.py"
     assert not structure.too_long(files)
+
+
+def test_the_walk_through_of_one_batch_names_what_there_is() -> None:
+    page = (DOCS / "how-it-works.md").read_text("utf-8")
+    told = page.partition("## One batch,")[2].partition("\n## ")[0]
+    names = set(re.findall(r"`([A-Za-z_.]+)`", told)) - {"run"}
+    there = set()
+    for path in (ROOT / "nodelens").rglob("*.py"):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                inner = [n.name for n in getattr(node, "body", ()) if isinstance(n, ast.FunctionDef)]
+                there |= {node.name, *inner, *(f"{node.name}.{name}" for name in inner)}
+    assert len(names) > 20 and sorted(names - there) == []
 
 
 def test_every_error_class_is_in_the_error_index() -> None:

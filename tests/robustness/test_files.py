@@ -260,6 +260,19 @@ def test_a_state_imports_nothing_and_calls_no_constructor_but_of_lenses(saved: S
             Aggregator.load(saved.state)
 
 
+@pytest.mark.parametrize("value", [[], "1", 1.0, None, -1, 10**30], ids=str)
+@pytest.mark.parametrize("field", ["start", "groups", "rows"])
+def test_what_is_no_count_is_noticed_before_it_is_scored(saved: Saved, field: str, value: Any):
+    index, tensors = saved.aggregator.packed()
+    index = json.loads(json.dumps(index))
+    entries = [entry["plain"] for entry in index["entries"]]
+    entries += [found["window"] for found in entries if found.get("window")]
+    next(found for found in entries if field in found)[field] = value
+    save_tensors(saved.state, tensors, {"nodelens": json.dumps(index)})
+    with pytest.raises(OutputError, match=r"state' is damaged: ValueError: .* is no count"):
+        Aggregator.load(saved.state)
+
+
 def test_a_damaged_state_is_named_and_never_overwritten_by_a_resumed_run(saved: Saved):
     index, tensors = saved.aggregator.packed()
     del index["entries"][0]["kind"]

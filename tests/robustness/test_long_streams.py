@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nodelens import CompositeLens, Lens
+from nodelens.errors import NonFiniteError
 from nodelens.interventions import evaluate
 from nodelens.testing.trial import assert_close
 
@@ -101,6 +102,22 @@ def test_nothing_grows_over_batches_that_fail(settled: list[Any]):
     for number in range(1, BATCHES + 1):
         with pytest.raises(ValueError, match="expected 2 channels"):
             lens.analyse(model, wrong)
+        if number % EVERY == 0:
+            settled.append(alive())
+    assert_flat(settled)
+
+
+@pytest.mark.slow
+def test_nothing_grows_over_batches_that_fail_behind_their_pass(settled: list[Any]):
+    model = network()
+    lens = CompositeLens([Lens.from_name(name) for name in NAMES])
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.sum() * float("nan")
+
+    for number, batch in enumerate(batches(BATCHES), start=1):
+        with pytest.raises(NonFiniteError):
+            lens.run(model, [batch], progress=False, loss=loss)
         if number % EVERY == 0:
             settled.append(alive())
     assert_flat(settled)
