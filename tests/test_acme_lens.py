@@ -64,3 +64,10 @@ def test_an_installed_lens_is_found_by_name_and_keeps_the_contract(site: Path):
     )
     number = len(list(checks("activation_sparsity")))
     assert re.search(rf"\b{number} passed, \d+ deselected", report), report
+
+
+@pytest.mark.slow
+def test_the_commands_that_its_page_tells_to_type_know_an_installed_lens(site: Path):
+    assert "acme.silence" in python(site, "-m", "nodelens", "check", "acme.silence")
+    made = 'from nodelens import Lens; print(Lens.from_name("acme.silence"))'
+    assert python(site, "-c", made) == "Silence()\n"

@@ -215,9 +215,13 @@ def test_the_walk_through_of_one_batch_names_what_there_is() -> None:
     for path in (ROOT / "nodelens").rglob("*.py"):
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+<<<<<<< HEAD
+                inner = [part.name for part in node.body if isinstance(part, ast.FunctionDef)]
+=======
                 inner = [
                     n.name for n in getattr(node, "body", ()) if isinstance(n, ast.FunctionDef)
                 ]
+>>>>>>> ne
                 there |= {node.name, *inner, *(f"{node.name}.{name}" for name in inner)}
     assert len(names) > 20 and sorted(names - there) == []
 

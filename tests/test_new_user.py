@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -11,7 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from nodelens.cli import app
 from nodelens.configs.config_loader import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +67,28 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, desk: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "left"),
+    [
+        ("docs/comparing-runs.md", "outputs/compared/tests.tex"),
+        ("docs/tracking.md", "outputs/first/tracking/tensorboard/events.out.tfevents.*"),
+    ],
+)
+def test_commands_on_the_template_leave_what_their_page_says(
+    page: str, left: str, desk: Path
+) -> None:
+    """The template is replaced by the README's configuration, which is done sooner."""
+    if "tracking" in page:
+        pytest.importorskip("tensorboard", reason="it comes with nodelens[tracking]")
+    small = configurations(ROOT / "README.md")["first.yaml"] + "training: {epochs: 1}\n"
+    (desk / "configs/examples/template.yaml").write_text(small)
+    for block in blocks(ROOT / page, "sh"):
+        lines = re.sub(r"^(pip|tensorboard) .*\n", "", block, flags=re.M)
+        type_in(desk, ["sh", "-ec", lines])
+    assert list(desk.glob(left))
+
+
+@pytest.mark.slow
 def test_an_experiment_runs_from_python_as_its_page_says(desk: Path) -> None:
     page, kinds = ROOT / "docs/experiments.md", ("python", "python no-run")
     code = "".join(blocks(page, *kinds, behind="## From Python\n"))
@@ -78,6 +103,33 @@ def test_every_configuration_of_a_page_is_one(page: Path, tmp_path: Path) -> Non
     for name, text in configurations(page).items():
         (tmp_path / name).write_text(text)
         assert load_config(tmp_path / name).lenses
+
+
+def commands() -> list[str]:
+    """Every `nodelens ...` that some page tells to type, in a block or in a sentence."""
+    typed = [line.strip() for page in PAGES for line in "".join(blocks(page, "sh")).splitlines()]
+    spans = [
+        s for page in PAGES for s in re.findall(r"`(nodelens [a-z][^`\n]*)`", page.read_text())
+    ]
+    return sorted({line.partition(" #")[0].strip() for line in [*typed, *spans]})
+
+
+@pytest.mark.parametrize("typed", [c for c in commands() if c.startswith("nodelens ")])
+def test_every_command_of_every_page_is_one(typed: str) -> None:
+    group = get_command(app)
+    context = group.make_context("nodelens", ["run"], resilient_parsing=True)
+    words = shlex.split(typed.replace("$seed", "1"))[1:]
+    name, command, rest = group.resolve_command(context, words)
+    # A sentence may name the command alone.
+    command.make_context(name, rest, parent=context, resilient_parsing=not rest)
+
+
+def test_the_page_of_an_own_package_is_what_its_test_installs() -> None:
+    text = (ROOT / "examples/acme_lens/README.md").read_text("utf-8")
+    (block,) = re.findall(r"^```\n(.*?)^```$", text, re.M | re.S)
+    install, use, check = block.splitlines()
+    assert (ROOT / install.removeprefix("pip install ")).samefile(ROOT / "examples/acme_lens")
+    assert check == "nodelens check acme.silence" and 'from_name("acme.silence")' in use
 
 
 def test_make_demo_is_the_run_of_first_steps() -> None:

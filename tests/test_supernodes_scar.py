@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from nodelens.configs.config_loader import load_config
 from nodelens.data.text import Document
 from nodelens.errors import InvalidValueError, OutputError, TooFewRowsError
+from projects.supernodes_scar import bundle as bundle_module
+from projects.supernodes_scar.__main__ import _options
 from projects.supernodes_scar.bundle import FILES, prepare, verify
 from projects.supernodes_scar.claims import _Ratio
 from projects.supernodes_scar.conditions import alike_blocks, halos_and_matches
@@ -159,7 +166,48 @@ def test_every_change_of_a_bundle_is_told(bundle):
     assert "'model.safetensors' is not in the manifest" in problems
 
 
-@pytest.mark.parametrize("path", ["/home/me/x", "C:\\\\Users", '"/root/.cache"'])
+def test_weights_are_refused_even_by_a_manifest_that_has_them(bundle):
+    (bundle / "model.SafeTensors").write_bytes(b"")
+    told = json.loads((bundle / "manifest.json").read_text())
+    told["sha256"]["model.SafeTensors"] = hashlib.sha256(b"").hexdigest()
+    (bundle / "manifest.json").write_text(json.dumps(told))
+    assert verify(bundle) == ["'model.SafeTensors' is of a kind that holds weights"]
+    (bundle / "manifest.json").write_text('{"sha256": []}')
+    with pytest.raises(OutputError, match="no manifest that can be read"):
+        verify(bundle)
+
+
+def test_the_configurations_of_the_project_are_ones():
+    found = sorted(Path(bundle_module.__file__).parent.glob("configs/*.yaml"))
+    assert [load_config(path).experiment_type for path in found] == ["llm_alignment"] * 2
+
+
+def test_the_commands_of_the_readme_are_ones(monkeypatch):
+    text = (Path(bundle_module.__file__).parent / "README.md").read_text("utf-8")
+    commands = re.findall(r"^python -m projects\.supernodes_scar([^#\n]*)", text, re.MULTILINE)
+    assert len(commands) == 5
+    found = []
+    for command in commands:
+        monkeypatch.setattr(sys, "argv", ["supernodes_scar", *command.split()])
+        found.append(_options())
+    assert [options.command for options in found] == ["run", "page", "prepare", "verify", "run"]
+    assert (found[-1].blocks, found[-1].tokens, found[-1].seeds) == (2, 512, 1)
+    tables = set(re.findall(r"`(\w+\.(?:csv|jsonl))`", text))
+    assert tables and tables <= {*FILES}, "what notes lead to is in the bundle"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/home/me/x",
+        "C:\\\\Users",
+        r"in C:\Users\me",
+        '"/root/.cache"',
+        "file:///n/lab/me",
+        "(/scratch/me)",
+        "~/models",
+    ],
+)
 def test_a_path_of_a_machine_is_not_passed_on(tmp_path, path):
     for name in FILES:
         (tmp_path / name).write_text("{}\n")

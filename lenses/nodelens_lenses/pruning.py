@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 
 from nodelens import Lens, ModelWrapper
-from nodelens.data import Batch
-from nodelens.errors import InvalidValueError
+from nodelens.data import Batch, Fingerprint
+from nodelens.errors import InvalidValueError, SharedDataWarning
 from nodelens.interventions import silenced_outputs, silencing
 from nodelens.model.loss import finite_prediction, is_causal
 from nodelens.pruning import PruningConfig, Strategy, get_pruning_strategy
@@ -24,6 +25,8 @@ from nodelens.statistics import Mean
 __all__ = ["PruningProbe"]
 
 _UNITS = {"loss": "loss", "accuracy": "fraction of rows", "perplexity": "1", "removed": "1"}
+_SHARED = "rows that losses are taken on were scored on too: give calibration= batches of their own"
+_UNSEEN = "calibration= can be read once only: whether losses are taken on its rows is not known"
 Masks = dict[str, Tensor]
 
 
@@ -44,10 +47,10 @@ class PruningProbe(Lens):
     `structured=False` silences single weights, `nm=(2, 4)` two of every four along a row.
 
     A run takes `calibration=`, batches that the strategy scores on; without, it scores on those it
-    is evaluated on, and a note says so. Scores stand under "model": `loss`, `accuracy` or
-    `perplexity` of the whole model, each `(1,)`, and `loss_pruned`, `loss_change`,
-    `accuracy_pruned` or `perplexity_pruned`, and `removed`, the part of the units silenced, each
-    `(amounts,)`. No weight is written.
+    is evaluated on, and a note says so. Rows that are in both give a SharedDataWarning. Scores
+    stand under "model": `loss`, `accuracy` or `perplexity` of the whole model, each `(1,)`, and
+    `loss_pruned`, `loss_change`, `accuracy_pruned` or `perplexity_pruned`, and `removed`, the part
+    of the units silenced, each `(amounts,)`. No weight is written.
     """
 
     edits = True
@@ -148,6 +151,11 @@ class PruningProbe(Lens):
             stream.said.append(
                 "scores and losses are from the same data: give calibration= batches of their own"
             )
+        elif given is not None and self._strategy.needs:
+            if iter(given) is given:
+                stream.said.append(_UNSEEN)
+            else:
+                stream.settled["scored on"] = Fingerprint.of(given)
         batches = [_given(batch)] if given is None else getattr(given, "batches", given)
         scores = self._strategy.scores(model, batches, layers=self.layers, pattern=self.pattern)
         options = self._strategy.budget_options(model, scores, batches)
@@ -180,6 +188,7 @@ class PruningProbe(Lens):
 
     def _conclude(self, found: list[Any], stream: Any, batch: Any) -> dict[str, dict[Any, Any]]:
         model, masks = stream.model, stream.settled["masks"]
+        self._compare(batch, stream)
         dense = self._predicted(model.forward(batch), batch, model)
         pruned = [self._predicted(found[0]["outputs"], batch, model)]
         for other in masks[1:]:
@@ -196,6 +205,14 @@ class PruningProbe(Lens):
             measured["accuracy"] = _mean([dense.correct.sum()], dense.terms)
             measured["accuracy_pruned"] = _mean([p.correct.sum() for p in pruned], dense.terms)
         return {"model": measured}
+
+    def _compare(self, batch: Batch, stream: Any) -> None:
+        """Warn, once a run, where rows of a batch were scored on."""
+        scored_on = stream.settled.get("scored on")
+        if scored_on and scored_on.shared(Fingerprint.of(batch.args[:1] or batch.kwargs)):
+            stream.settled["scored on"] = None
+            stream.said.append(_SHARED)
+            warnings.warn(_SHARED, SharedDataWarning, stacklevel=2)
 
     def _predicted(self, outputs: Any, batch: Batch, model: ModelWrapper) -> Any:
         return finite_prediction(outputs, batch, model.module, self.loss)

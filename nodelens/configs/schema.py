@@ -132,6 +132,18 @@ class TrainingConfig(Section):
     """Learning rate at the start."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay."""
+    measured_epochs: Annotated[tuple[Count, ...], Strict(False)] = ()
+    """Epochs after which the lenses measure the network too; it is measured in the end anyway."""
+
+    @model_validator(mode="after")
+    def _measures_on_the_way(self) -> TrainingConfig:
+        asked = self.measured_epochs
+        if list(asked) != sorted(set(asked)) or max(asked, default=0) >= max(self.epochs, 1):
+            raise ValueError(
+                f"measured_epochs are {list(asked)}, expected epochs that rise and come before the"
+                f" last of {self.epochs}"
+            )
+        return self
 
 
 class SettledConfig(Section):
@@ -290,8 +302,10 @@ class Config(Section):
             if self.experiment.type != "cluster_analysis"
         ]
         if not self.is_language_model:
+            here = self.experiment.type == "general_alignment" and self.is_trained_here
             return [
                 *clusters,
+                ("training.measured_epochs", bool(self.training.measured_epochs) and not here),
                 ("dataset.tokens", dataset.tokens is not None),
                 ("dataset.block_size", dataset.block_size is not None),
                 ("supernode", self.supernode is not None),

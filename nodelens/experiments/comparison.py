@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import combinations, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -56,11 +58,12 @@ class Comparison:
         return {**rows, "notes": list(self.notes)}
 
     def _repr_html_(self) -> str:
-        return "".join(
+        tables = [
             html_table(list(map(str, table.columns)), table.to_numpy().tolist(), name)
             for name, table in self.tables.items()
             if not table.empty
-        )
+        ]
+        return "".join([*tables, *(f"<p>{escape(note)}</p>" for note in self.notes)])
 
     def to_latex(self, name: str) -> str:
         """Return a table for papers, of LaTeX's package booktabs; intervals stand in one column."""
@@ -291,6 +294,12 @@ def _notes(runs: Mapping[str, RunResults], same: Mapping[str, str | None]) -> li
         notes.append(
             "networks differ: channel 3 of one is not channel 3 of another, so rank agreement"
             " between them is expected near 0; curves and measures of whole networks compare"
+        )
+    told = Counter((*_condition(r).values(), r.provenance["seed"]) for r in runs.values())
+    if twice := sorted({str(key[-1]) for key, number in told.items() if number > 1}):
+        notes.append(
+            f"runs of one condition have the same seed ({', '.join(twice)}): means count each,"
+            " tests between conditions the last; give what differs an experiment name of its own"
         )
     if len({run.dataset["fingerprint"] for run in runs.values()}) > 1:
         notes.append("data, or their division, differ between runs")

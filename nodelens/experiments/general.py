@@ -8,6 +8,7 @@ from nodelens.experiments.experiment import Experiment
 from nodelens.experiments.stage import Stage
 from nodelens.experiments.stages.analysis import AnalysisStage
 from nodelens.experiments.stages.data import DataStage
+from nodelens.experiments.stages.dynamics import DynamicsStage
 from nodelens.experiments.stages.figures import FigureStage
 from nodelens.experiments.stages.measure import MeasureStage
 from nodelens.experiments.stages.network import NetworkStage
@@ -30,6 +31,7 @@ class GeneralAlignmentExperiment(Experiment):
             DataStage(),
             NetworkStage(),
             MeasureStage(),
+            *([DynamicsStage()] if self.config.training.measured_epochs else []),
             *tested,
             *pruning_stages(self.config),
             AnalysisStage(),

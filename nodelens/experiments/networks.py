@@ -15,11 +15,20 @@ from nodelens.experiments.splits import Splits
 from nodelens.files import load_tensors
 from nodelens.model.vision import vision_model
 
-__all__ = ["INITIAL", "TRAINED", "build_network", "load_network", "read_weights", "stored_weights"]
+__all__ = [
+    "EPOCH",
+    "INITIAL",
+    "TRAINED",
+    "build_network",
+    "load_network",
+    "read_weights",
+    "stored_weights",
+]
 
 Weights = dict[str, Tensor]
 
 TRAINED = "checkpoints/trained.safetensors"
+EPOCH = "checkpoints/epoch-{}.safetensors"
 INITIAL = "checkpoints/initial.safetensors"
 
 

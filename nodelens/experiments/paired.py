@@ -40,7 +40,7 @@ def paired_tests(measure: str, values: Mapping[str, Mapping[Any, float]]) -> pd.
     `values` are by condition and pair (a run, or a seed). `difference` is the mean of the
     condition less the other, with Student's 95% interval; `t_holm` and `wilcoxon_holm` are p-values
     corrected (Holm, 1979) for all pairs of the table that could be tested. `note` says what could
-    not and why.
+    not and why, and how many values have no pair.
     """
     import pandas as pd
 
@@ -48,8 +48,10 @@ def paired_tests(measure: str, values: Mapping[str, Mapping[Any, float]]) -> pd.
     for one, other in combinations(values, 2):
         shared = [pair for pair in values[one] if pair in values[other]]
         gaps = np.array([values[one][pair] - values[other][pair] for pair in shared])
-        if shared:
-            rows.append({"measure": measure, "condition": one, "other": other, **_tested(gaps)})
+        found = _tested(gaps)
+        if alone := len(values[one].keys() ^ values[other].keys()):
+            found["note"] = "; ".join(filter(None, [found["note"], f"{alone} without a pair"]))
+        rows.append({"measure": measure, "condition": one, "other": other, **found})
     for test in FEWEST:
         corrected = holm([row[f"{test}_p"] for row in rows])
         for row, p_value in zip(rows, corrected, strict=True):
@@ -88,6 +90,10 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 def _tested(gaps: Array) -> dict[str, Any]:
     """Return what the differences of pairs say: mean, interval, p-values, what is missing."""
+    if not np.isfinite(gaps).all() or not len(gaps):
+        none = dict.fromkeys(("difference", "low", "high", *(f"{t}_p" for t in FEWEST)), np.nan)
+        why = "a pair is not a number" if len(gaps) else "no pair in common"
+        return {"runs": len(gaps), **none, "note": f"{why}, so nothing is tested"}
     mean, low, high = interval(gaps.tolist())
     usable = {"t": len(gaps), "wilcoxon": int(np.count_nonzero(gaps))}
     few = [f"{test} needs {n} runs" for test, n in FEWEST.items() if usable[test] < n]

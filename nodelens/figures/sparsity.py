@@ -75,7 +75,7 @@ def plot_sparsity(
 def _draw(
     ax: Axes, label: str, rows: pd.DataFrame, metric: str, number: int, *, control: bool
 ) -> None:
-    style = {"color": CONTROL, "marker": ""} if control else line_style(number)
+    style: dict[str, Any] = {"color": CONTROL, "marker": ""} if control else line_style(number)
     colour = style["color"]
     places = rows.groupby("amount")[metric].agg(["min", "mean", "max"])
     seeds = rows["seed"].nunique() if "seed" in rows else 1

@@ -51,7 +51,8 @@ def silenced(
     route = wrapper.known_route()
     if route is None and example is not None:
         route = wrapper.route(wrapper.prepare_batch(example))
-    if route is None and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in _all(wrapper)):
+    kind = nn.modules.batchnorm._BatchNorm
+    if route is None and any(isinstance(m, kind) for m in wrapper.module.modules()):
         raise InvalidValueError(
             "the model has BatchNorms, behind which channels are silenced: give example=, a batch "
             "that shows which layer each follows"
@@ -64,11 +65,6 @@ def silenced(
             handle = _hook(wrapper.torch_module(target), part, condition)
             stack.callback(handle.remove)
         yield wrapper.module
-
-
-def _all(wrapper: Any) -> Iterator[nn.Module]:
-    module: nn.Module = wrapper.module
-    return module.modules()
 
 
 def _hook(module: nn.Module, part: Part, condition: Condition) -> Any:

@@ -39,7 +39,9 @@ def counted_rows(values: Tensor, batch: Batch, layer: Layer) -> Tensor | None:
 def row_targets(targets: Tensor | None, rows: int, layer: Layer) -> Tensor:
     """Return the target of every row, `(rows,)` or `(rows, targets)`.
 
-    A target a sample is that of all its tokens and positions; a target a token is its own.
+    A target a sample is that of all its tokens and positions; a target a token is its own. Class
+    numbers of tokens are `(batch, tokens)`, numbers `(batch, tokens, targets)`: in two axes they
+    are a vector a sample.
     """
     if targets is None:
         raise MissingTargetsError(
@@ -51,6 +53,8 @@ def row_targets(targets: Tensor | None, rows: int, layer: Layer) -> Tensor:
         spread = targets
     elif not targets.is_floating_point() and targets.ndim > 1 and targets.numel() == rows:
         spread = targets.flatten()
+    elif targets.ndim == 3 and targets.shape[:2].numel() == rows:
+        spread = targets.flatten(0, 1)
     elif rows % max(samples, 1) == 0 and targets.ndim <= 2:
         spread = targets.repeat_interleave(rows // samples, dim=0)
     else:

@@ -15,7 +15,7 @@ from nodelens.model.layers import is_transposed_linear, named
 from nodelens.model.session import alone
 from nodelens.pruning.requests import Request
 
-__all__ = ["Cuts", "Graph", "agreed", "transposed_linear_pruner"]
+__all__ = ["Cuts", "Graph", "check_agreed", "transposed_linear_pruner"]
 
 _FAULTS = (
     ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
@@ -160,12 +160,8 @@ class Graph:
             )
 
 
-def agreed(requests: Mapping[str, Request], groups: Mapping[str, Cuts]) -> Cuts:
-    """Return the cuts of all requests together.
-
-    Raises SurgeryError that names the layers when one asks for more of a layer than that layer's
-    own mask does.
-    """
+def check_agreed(requests: Mapping[str, Request], groups: Mapping[str, Cuts]) -> None:
+    """Raise SurgeryError, with both names, where a mask takes more of a layer than its own does."""
     every = Cuts()
     for cuts in groups.values():
         every.add(cuts)
@@ -181,7 +177,6 @@ def agreed(requests: Mapping[str, Request], groups: Mapping[str, Cuts]) -> Cuts:
                 f"channels go together, and channel {min(extra)} of {name!r} is kept by one and "
                 "removed by the other; give them equal masks, or one of them alone"
             )
-    return every
 
 
 def _side(cuts: Cuts, request: Request) -> dict[str, set[int]]:

@@ -17,7 +17,7 @@ from nodelens.model.layers import describe, named
 from nodelens.model.loaded import check_loaded, check_untied
 from nodelens.pruning.comparing import compared
 from nodelens.pruning.configuration import configured, has_configuration
-from nodelens.pruning.groups import Cuts, Graph, agreed
+from nodelens.pruning.groups import Cuts, Graph, check_agreed
 from nodelens.pruning.heads import head_cuts, recount_heads
 from nodelens.pruning.requests import Request, read_masks
 from nodelens.pruning.shrunk_report import (
@@ -183,7 +183,7 @@ def _plan(
     others = {name: r for name, r in requests.items() if r.kind != "heads"}
     graph = Graph(small, batch) if others else None
     groups = {name: graph.cuts(r) for name, r in others.items()} if graph else {}
-    agreed(requests, groups)
+    check_agreed(requests, groups)
     plan = _Plan(along=_along(requests, {**groups, **heads}))
     for cuts in heads.values():
         plan.cuts.add(cuts)

@@ -60,15 +60,11 @@ class ShrinkReport:
 
     def __str__(self) -> str:
         lines = [f"{name}: {getattr(self, name)}" for name in ("parameters", "bytes", "macs")]
-        lines.append(f"milliseconds: {Change(*(1e3 * s for s in _both(self.seconds)))}")
+        lines.append(f"milliseconds: {Change(1e3 * self.seconds.before, 1e3 * self.seconds.after)}")
         lines += [f"{name} took {', '.join(others)} along" for name, others in self.along.items()]
         lines += [f"{name} keeps {n} units as zeros" for name, n in self.padded.items()]
         lines.append(f"largest difference from the mask: {self.difference:.1e} of the output")
         return "\n".join(lines)
-
-
-def _both(change: Change) -> tuple[float, float]:
-    return change.before, change.after
 
 
 def parameters_of(model: nn.Module) -> int:

@@ -25,10 +25,9 @@ FILES = (
     "perplexity.csv",
 )
 _NOTES = Path(__file__).parent / "README.md"
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".npz")
-_PRIVATE = re.compile(
-    rb"(?<![\w.:/])(/(?:home|root|Users|tmp|work|mnt|data|opt|var)/|[A-Za-z]:\\\\)"
-)
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".ckpt", ".npz", ".npy", ".h5", ".onnx")
+_PRIVATE = re.compile(rb"(?<![\w.:/*~)-])((?:file://)?/[\w.-]+/|~/|[A-Za-z]:\\)")
+"""An absolute path, of any system; what stands in an address or a relative path is none."""
 
 
 def prepare(folder: Path, bundle: Path) -> Path:
@@ -59,12 +58,13 @@ def verify(bundle: Path) -> list[str]:
     """
     try:
         told: dict[str, str] = json.loads((bundle / MANIFEST).read_text())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as failure:
+        names = {*told.keys()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as failure:
         raise OutputError(f"{str(bundle)!r} has no manifest that can be read: {failure}") from None
     here = {p.relative_to(bundle).as_posix() for p in bundle.rglob("*") if p.is_file()}
-    problems = [f"{name!r} is missing" for name in {*told, *FILES} - here]
-    problems += [f"{name!r} is not in the manifest" for name in here - {*told, MANIFEST}]
-    for name in sorted(here & told.keys()):
+    problems = [f"{name!r} is missing" for name in (names | {*FILES}) - here]
+    problems += [f"{name!r} is not in the manifest" for name in here - names - {MANIFEST}]
+    for name in sorted(here & names):
         problems += _wrong(bundle / name, told[name])
     return sorted(problems)
 
@@ -73,7 +73,7 @@ def _wrong(path: Path, digest: str) -> list[str]:
     found = []
     if _digest(path) != digest:
         found.append(f"{path.name!r} has another checksum")
-    if path.suffix in _WEIGHTS:
+    if path.suffix.lower() in _WEIGHTS:
         found.append(f"{path.name!r} is of a kind that holds weights")
     elif private := _PRIVATE.search(path.read_bytes()):
         found.append(f"{path.name!r} holds a path of a machine: {private[1].decode()}...")

@@ -29,7 +29,8 @@ not for the method.
 
 *Method.* {model}, {layers} feed-forward blocks of {units:,} units. Units are scored on {tokens:,}
 tokens of {scored} articles; perplexity is taken on {tested} blocks of {size} tokens, one an article
-where there are as many, none of which was scored. Silenced units give zero; nothing is trained
+where there are as many, none of which was scored (in float32, every token but the first of a block
+predicted). Silenced units give zero; nothing is trained
 again and no weight is written. Intervals are 95%, from {draws} draws of the evaluation blocks (and
 of seeds, where there are several); two conditions are compared on the same drawn blocks. The rules
 for each verdict are in `projects/supernodes_scar/claims.py` and look at the interval alone.

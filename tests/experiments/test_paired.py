@@ -26,7 +26,7 @@ def test_p_values_are_scipys_of_the_same_pairs():
     # Pairs, not places: another order of seeds, and a seed that one of them lacks.
     shuffled = {seed: float(other[seed]) for seed in (5, 2, 7, 0, 1, 6, 3, 4)} | {9: 50.0}
     (row,) = paired_tests("accuracy", {"a": by_seed(one), "b": shuffled}).to_dict("records")
-    assert (row["runs"], row["note"]) == (8, "")
+    assert (row["runs"], row["note"]) == (8, "1 without a pair")
     assert row["difference"] == pytest.approx(np.mean(one - other))
     assert (row["low"], row["high"]) == pytest.approx(interval(list(one - other))[1:])
     assert row["t_p"] == pytest.approx(ttest_rel(one, other).pvalue) == pytest.approx(row["t_holm"])
@@ -56,8 +56,25 @@ def test_what_too_few_runs_cannot_tell_is_said_and_not_computed(gaps, t_made, wi
     assert found["wilcoxon_p"].notna()[0] == wilcoxon_made
 
 
-def test_conditions_without_a_common_seed_are_no_pair():
-    assert paired_tests("x", {"a": {0: 1.0}, "b": {1: 2.0}}).empty
+@pytest.mark.parametrize(
+    ("other", "runs", "note"),
+    [
+        ({1: 2.0}, 0, "no pair in common, so nothing is tested; 2 without a pair"),
+        ({0: float("nan")}, 1, "a pair is not a number, so nothing is tested"),
+    ],
+)
+def test_what_has_no_pair_or_no_number_is_said(other, runs, note):
+    (row,) = paired_tests("x", {"a": {0: 1.0}, "b": other}).to_dict("records")
+    assert (row["runs"], row["note"]) == (runs, note)
+    assert all(np.isnan(row[key]) for key in ("difference", "low", "t_p", "wilcoxon_holm"))
+
+
+def test_the_same_seed_twice_in_a_condition_is_noted(many, tmp_path):
+    again = folder(tmp_path / "again", "plain", 0, 0.5, {"size low": 0.8})
+    found = compare([*many, again])
+    assert [note for note in found.notes if "the same seed (0)" in note]
+    assert "the same seed (0)" in found._repr_html_()
+    assert not [note for note in compare(many).notes if "the same seed" in note]
 
 
 def test_holm_by_hand():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 PRUNING = {"strategies": ["magnitude", "wanda"], "amounts": [0.25, 0.5], "random_seeds": [3, 4]}
 SEED = 7
+TIMES = re.compile(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC|<td class="n">[\d.]+</td>')
 
 
 def clusters(folder: Path) -> str:
@@ -68,8 +70,14 @@ def killed_in(stage: str, config: Path, folder: Path, seconds: float) -> bool:
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """What does not tell the time: a smaller network's report also has how long a pass took."""
+    """Every file but the log and the record of the runs, which tell when things were done.
+
+    Left out of the others: the folder's own path, when the run began, seconds of a stage or pass.
+    """
     found: dict[str, object] = dict(test_cluster.contents(folder))
+    for name in ("experiment_config.yaml", "report.html", "report.md", "report.json"):
+        text = (folder / name).read_text("utf-8").replace(str(folder), "FOLDER")
+        found[name] = TIMES.sub("", text).splitlines()
     if cut := found.get("shrunk/report.json"):
         found["shrunk/report.json"] = {**json.loads(cut), "seconds": "apart"}
     return found

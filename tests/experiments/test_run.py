@@ -209,6 +209,38 @@ def test_changed_code_and_inputs_redo_the_stages_they_decide(
 
 
 @pytest.mark.slow
+def test_scores_after_an_epoch_are_those_of_the_weights_then(tiny, tmp_path):
+    short = ("sensitivity", None), "figures.formats=[svg]", "lenses=[weight_magnitude, rq]"
+    long = run(
+        tiny(tmp_path / "long", *short, "training.epochs=3", "training.measured_epochs=[1, 2]")
+    )
+    table = long.table("results/training_scores.csv")
+    assert list(table["epoch"].value_counts()) == [42, 42, 42]
+    end = table[table["epoch"] == 3].pivot(index=["layer", "channel"], columns="score")["value"]
+    assert end["weight_magnitude"].to_list() == long.channels["weight_magnitude"].to_list()
+    weights = long.folder.read_tensors("checkpoints/epoch-2.safetensors")["fc2.weight"].double()
+    then = table[(table["epoch"] == 2) & (table["layer"] == "fc2")]
+    found = then.loc[then["score"] == "weight_magnitude", "value"]
+    assert found.to_list() == pytest.approx(weights.norm(dim=1).tolist())
+    changed = long.table("results/training_dynamics.csv").set_index(["score", "layer", "epoch"])
+    assert changed.loc[("weight_magnitude", "fc2", 3), "with_last"] == pytest.approx(1)
+    expected = found.reset_index(drop=True).corr(
+        end.loc["fc2", "weight_magnitude"].reset_index(drop=True), method="spearman"
+    )
+    assert changed.loc[("weight_magnitude", "fc2", 2), "with_last"] == pytest.approx(expected)
+    assert "While it learned" in long.report.read_text()
+
+
+@pytest.mark.parametrize("asked", ["[2, 1]", "[0]", "[1]"])
+def test_epochs_that_cannot_be_measured_are_told(tiny, tmp_path, asked):
+    with pytest.raises(ConfigError, match="measured_epochs"):
+        tiny(tmp_path, f"training.measured_epochs={asked}")
+    with pytest.raises(ConfigError, match=r"training\.measured_epochs: not read by 'cluster_an"):
+        given = ("experiment.type=cluster_analysis", "training.epochs=2")
+        tiny(tmp_path, *given, "training.measured_epochs=[1]")
+
+
+@pytest.mark.slow
 def test_files_of_lenses_no_longer_asked_for_are_gone(copy, tiny):
     assert (copy / "figures/histogram_average_redundancy.png").exists()
     run(tiny(copy, "lenses=[weight_magnitude]"), resume=True)

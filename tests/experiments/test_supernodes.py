@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from nodelens.analysis.causal import damage
 from nodelens.analysis.supernodes import write_halo
 from nodelens.configs.config_loader import parse_config
 from nodelens.errors import ConfigError
@@ -131,6 +132,29 @@ def test_what_supernodes_and_halos_cost_is_that_of_a_plain_network_without_them(
     section = json.loads((finished / "analysis/sections/causal.json").read_text())
     assert f"rises by {doses.get_group(1.0).iloc[0]:.3g} [" in section["sentence"]
     assert not list(finished.glob("checkpoints/causal-*"))
+
+
+@pytest.mark.slow
+def test_interrupted_checks_go_on_behind_what_was_measured(finished, model, tmp_path, monkeypatch):
+    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
+    (folder / "results/supernode_doses.csv").unlink()
+    cost, measured = damage._cost, []
+
+    def measuring(wrapper, parts, which, options):
+        if len(measured) == 7:
+            measured.append("stopped")
+            raise KeyboardInterrupt
+        measured.append(which)
+        return cost(wrapper, parts, which, options)
+
+    monkeypatch.setattr(damage, "_cost", measuring)
+    with pytest.raises(KeyboardInterrupt):
+        experiment_for(configure(model, folder)).run(progress=False, resume=True)
+    experiment_for(configure(model, folder)).run(progress=False, resume=True)
+    assert not {*measured[1:7]} & {*measured[8:]}, "the intact model alone is measured again"
+    for name in ("causal", "supernode_doses", "halo_ablation"):
+        table = f"results/{name}.csv"
+        assert (folder / table).read_bytes() == (finished / table).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,10 @@ def test_classes_that_are_like_all_rows_have_their_norm():
 BY_CHANCE = {name: row.chance for name, row in TABLE.items() if isinstance(row.chance, Chance)}
 
 
-def independent(targets: str, generator: torch.Generator) -> dict[str, Tensor]:
+DRAWS = 24
+
+
+def independent(targets: str, channels: int, generator: torch.Generator) -> dict[str, Tensor]:
     def drawn(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=DOUBLE)
 
@@ -146,19 +149,19 @@ def independent(targets: str, generator: torch.Generator) -> dict[str, Tensor]:
         "numbers": drawn(ROWS, 2),
         "class and number": torch.stack([labels.double(), drawn(ROWS)], 1),
     }
-    values = {name: drawn(ROWS, CHANNELS) for name in ("inputs", "outputs", "next_outputs")}
+    values = {name: drawn(ROWS, channels) for name in ("inputs", "outputs", "next_outputs")}
     return values | ({"targets": kinds[targets]} if targets else {})
 
 
 @pytest.mark.parametrize(("name", "chance"), BY_CHANCE.items(), ids=list(BY_CHANCE))
 def test_independent_channels_score_what_chance_gives(name: str, chance: Chance):
     generator, metric = torch.Generator().manual_seed(0), get_metric(name, **chance.options)
-    found = torch.stack(
-        [metric.compute(**independent(chance.targets, generator)).mean() for _ in range(40)]
-    )
-    error = float(found.std()) / 40**0.5
+    channels = CHANNELS if metric.family == "higher order" else 100
+    drawn = [independent(chance.targets, channels, generator) for _ in range(DRAWS)]
+    found = torch.stack([metric.compute(**tensors).mean() for tensors in drawn])
+    error = float(found.std()) / DRAWS**0.5
     assert abs(float(found.mean()) - chance.mean) < 3.5 * error, (float(found.mean()), error)
-    assert error < max(0.08 * abs(chance.mean), 0.02)
+    assert error < max(0.1 * abs(chance.mean), 0.03)
 
 
 # Units, order and bounds
@@ -271,8 +274,15 @@ def test_scores_follow_the_order_and_the_units_of_channels(name: str):
             torch.testing.assert_close(after[score], expected, rtol=1e-8, atol=1e-10)
 
 
+LABELS = {
+    "one class": [0, 0, 0, 0, 0, 0, 0],
+    "a class of one row": [1, 0, 0, 0, 0, 0, 0],
+    "hardly two rows each": [0, 0, 1, 1, 2, 2, 0],
+}
+
+
 @cache
-def spoiled() -> LensResult:
+def spoiled(labels: str) -> LensResult:
     """Scores of dead, constant and doubled units, on hardly more rows than the lenses ask for."""
     model = network("", 2)
     with torch.no_grad():
@@ -280,20 +290,40 @@ def spoiled() -> LensResult:
             tensor[1], tensor[3] = 0, tensor[2]
         model.ffn[0].weight[4], model.ffn[2].weight[0] = 0, 0
     x = torch.randn(7, 5, dtype=DOUBLE, generator=torch.Generator().manual_seed(3))
-    return run(of_kind(""), model, network("", 1), (x, torch.tensor([0, 0, 1, 1, 1, 2, 0])))
+    return run(of_kind(""), model, network("", 1), (x, torch.tensor(LABELS[labels])))
+
+
+@cache
+def halved(kind: str) -> LensResult:
+    """Scores of a network and a batch in float16; bfloat16 has a check of the contract."""
+    x = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)).half()
+    batch = TOKENS.batch() if kind == "attn_" else (x, torch.arange(40) % CLASSES)
+    return run(of_kind(kind), *(network(kind, seed).half() for seed in (0, 1)), batch)
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_scores_stay_within_their_bounds(name: str):
     row, kind = TABLE[name], kind_of(name)
-    for result in (measured(kind, None), *([] if kind else [spoiled()])):
+    wide = [measured(kind, None), *([] if kind else map(spoiled, LABELS))]
+    for result, near in ((halved(kind), 1e-2), *((result, 1e-9) for result in wide)):
         found = [scores[name] for scores in result.values() if name in scores]
         assert found
         for values in found:
-            assert values.min() >= row.low - 1e-9 and values.max() <= row.high + 1e-9
+            assert values.min() >= row.low - near and values.max() <= row.high + near
 
 
-@pytest.mark.parametrize("name", [name for name in TABLE if not kind_of(name)])
+# Eigenvalues of what is not finite once were LAPACK's error; the slow tests try all lenses.
+DECOMPOSED = ("spectrum", "alignment", "information")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if Lens.named(name).family in DECOMPOSED else pytest.mark.slow)
+        for name in TABLE
+        if not kind_of(name)
+    ],
+)
 def test_values_too_large_to_square_are_an_error_that_says_so(name: str):
     models = [network("", seed).float() for seed in (0, 1)]
     x = 1e25 * torch.randn(20, 5, generator=torch.Generator().manual_seed(0))

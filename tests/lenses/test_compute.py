@@ -58,7 +58,7 @@ def test_numbers_and_rows_without_a_target_are_as_on_the_module(rows: tuple[int,
     options = {"targets": "numbers"} if name == "representation_quality" else {}
     labels = torch.arange(x[..., 0].numel()).view(rows) % 3
     labels[::4] = -100
-    for targets in (torch.randn(20), torch.randn(20, 2), labels):
+    for targets in (torch.randn(20), torch.randn(20, 2), labels, torch.randn(*rows, 1)):
         if options and not targets.is_floating_point():
             continue
         expected = Lens.from_name(name, **options).analyse(module, (x, targets))["model"][name]

@@ -19,6 +19,7 @@ from nodelens.metrics import get_metric, list_metrics
 from nodelens.metrics.facts import LensFacts
 from nodelens.metrics.targets import LOGIT_TARGETS
 from tests.lenses.agreement import ENTRIES
+from tests.lenses.networks import CASES
 from tests.lenses.test_logit_targets import classifier, tokens
 from tests.model.families import language_model
 from tests.oracles import across, classes
@@ -134,6 +135,23 @@ def test_a_kind_of_target_agrees_with_the_oracle_or_is_refused(name: str, kind: 
     target = targets_of(asked, y.numpy(), model(x).detach().numpy())
     expected = oracle_of(name, kind)(replace(captured, targets=target), y.numpy())
     np.testing.assert_allclose(scored(kind)[name], expected, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_numbers_of_tokens_are_their_own_and_padding_has_none(columns: int):
+    case = next(one for one in CASES if one.padded)
+    lenses = ("mutual_information_gaussian", "gaussian_pid_synergy_mmi", "pid_shared")
+    model, x = case.make(torch.float64), case.inputs(torch.Generator().manual_seed(5)).double()
+    mask = torch.arange(6) < torch.arange(48)[:, None] % 5 + 2
+    numbers = torch.randn(48, 6, columns).double()
+    lens = CompositeLens([Lens.from_name(name, layers="embed") for name in lenses])
+    parts = [(x[p], {"targets": numbers[p], "mask": mask[p]}) for p in (slice(9), slice(9, None))]
+    found = lens.run(model, parts, progress=False)["embed"]
+    whole = Plain((x,), targets=numbers.flatten(0, 1), mask=mask)
+    captured = capture(model, [whole], ["embed"])["embed"]
+    for name in lenses:
+        expected = oracle_of(name, "numbers")(captured, np.zeros(0))
+        np.testing.assert_allclose(found[name], expected, rtol=1e-8)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nodelens import Lens
-from nodelens.errors import InvalidValueError
+from nodelens.errors import InvalidValueError, SharedDataWarning
 from nodelens.interventions import evaluate
 from nodelens.pruning import get_pruning_strategy, list_pruning_strategies
 from nodelens.pruning.sensitivity import evaluate_masks, measure_sensitivity
@@ -41,7 +41,8 @@ def test_probes_are_made_when_asked_for_and_not_listed():
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda s: s.name)
 @pytest.mark.parametrize("name", ["magnitude", "random", "taylor", "rayleigh_quotient"])
 def test_the_probe_says_what_evaluating_the_masks_says(subject, name):
-    model, calibration, batches = subject.model(), parts(subject, 9), parts(subject, 4, 12)
+    model, calibration = subject.model(), parts(subject, 4, 9)[:2]
+    batches = parts(subject, 9, 13)[1:]
     amounts = [0.0, 0.3, 0.6]
     lens = Lens.from_name(f"prune_{name}", amounts=amounts)
     result = lens.run(model, batches, progress=False, calibration=calibration)
@@ -72,11 +73,28 @@ def test_a_run_without_calibration_scores_on_all_its_batches():
     model, batches = CONVOLUTIONAL.model(), parts(CONVOLUTIONAL, 4, 12)
     lens = Lens.from_name("prune_taylor", amount=0.5)
     same = lens.run(model, batches, progress=False)
-    given = lens.run(model, batches, progress=False, calibration=batches)
+    with pytest.warns(SharedDataWarning, match="were scored on too: give calibration="):
+        given = lens.run(model, batches, progress=False, calibration=batches)
+    assert len(given.notes) == 1 and same.notes == [NOTE]
     assert torch.equal(same["model"]["loss_pruned"], given["model"]["loss_pruned"])
     with pytest.raises(InvalidValueError, match=r"lens 'prune_taylor': .* give calibration="):
         lens.run(model, iter(batches), progress=False)
     Lens.from_name("prune_magnitude").run(model, iter(batches), progress=False)
+
+
+def test_shared_rows_are_told_once_and_none_where_no_data_is_scored_on():
+    model, batches = CONVOLUTIONAL.model(), parts(CONVOLUTIONAL, 4, 12)
+    first, *others = batches
+    shared = [first, others[0], (others[1][0][2:3], others[1][1][2:3])]
+    lens = Lens.from_name("prune_taylor", amount=0.5)
+    with pytest.warns(SharedDataWarning) as told:
+        notes = lens.run(model, others, progress=False, calibration=shared).notes
+    assert len(told) == len(notes) == 1
+    assert lens.run(model, others, progress=False, calibration=[first]).notes == []
+    once = lens.run(model, others, progress=False, calibration=iter(shared))
+    assert "read once only" in once.notes[0]
+    plain = Lens.from_name("prune_magnitude")
+    assert plain.run(model, others, progress=False, calibration=others).notes == []
 
 
 def test_protected_and_named_layers_are_the_probes_too():
@@ -104,10 +122,9 @@ def test_sensitivity_is_the_loss_change_of_each_layer_alone():
 def test_an_error_names_the_lens_and_the_batch():
     model, (inputs, targets) = CONVOLUTIONAL.model(), CONVOLUTIONAL.batch(20)
     batches = [(inputs, targets), (inputs, targets + 99)]
+    scored = [(inputs[:7] + 1, targets[:7])]
     with pytest.raises(ValueError, match=r"lens 'prune_taylor', batch 1: class number 10\d"):
-        Lens.from_name("prune_taylor").run(
-            model, batches, progress=False, calibration=[(inputs, targets)]
-        )
+        Lens.from_name("prune_taylor").run(model, batches, progress=False, calibration=scored)
 
 
 @pytest.mark.parametrize(
@@ -162,9 +179,8 @@ def test_language_models_give_perplexity():
 def test_single_weights_are_probed_as_a_copy_without_them(name, options):
     model, batches = CONVOLUTIONAL.model(), parts(CONVOLUTIONAL, 9)
     before = deepcopy(model.state_dict())
-    scores = Lens.from_name(f"prune_{name}", **options).run(
-        model, batches, progress=False, calibration=batches
-    )["model"]
+    lens = Lens.from_name(f"prune_{name}", **options)
+    scores = lens.run(model, batches, progress=False)["model"]
     made = {k: v for k, v in options.items() if k in ("structured", "nm")}
     strategy = get_pruning_strategy(name, **made)
     masks = strategy.masks(

@@ -10,7 +10,7 @@ from torch import nn
 from nodelens.configs import Config
 from nodelens.experiments.artifacts import NETWORK, TRAINING
 from nodelens.experiments.language import shown_name
-from nodelens.experiments.networks import INITIAL, TRAINED, build_network, read_weights
+from nodelens.experiments.networks import EPOCH, INITIAL, TRAINED, build_network, read_weights
 from nodelens.experiments.provenance import file_digest
 from nodelens.experiments.stage import Run, Stage
 from nodelens.experiments.training import accuracy, train
@@ -97,13 +97,19 @@ class NetworkStage(Stage):
 
         network = build_network(run.config, run.splits)
         run.folder.write_tensors(INITIAL, network.state_dict())
+
+        def ended(epoch: int, epochs: int) -> None:
+            if epoch in run.config.training.measured_epochs:
+                run.folder.write_tensors(EPOCH.format(epoch), network.state_dict())
+            run.advance(epoch, epochs)
+
         history = train(
             network.to(run.device),
             run.splits.train,
             run.splits.validation,
             run.config.training,
             run.config.experiment.seed,
-            run.advance,
+            ended,
         )
         run.folder.write_table(TRAINING, pd.DataFrame([asdict(epoch) for epoch in history]))
         return network

@@ -62,7 +62,7 @@ class SupernodeCheckStage(Stage):
     def run(self, run: Run) -> str:
         given, model = _section(run.config), ModelWrapper(run.network)
         rows = looked_at(run, given.rows, ("supernode", "causal", "rows"))
-        options = {
+        options: dict[str, Any] = {
             "batches": list(run.splits.batches(rows)),
             "path": record_path(run, model, given.rows),
             "site": "input",
@@ -134,13 +134,13 @@ def _sets(units: pd.DataFrame) -> Sets:
     return found
 
 
-def _sentence(doses: pd.DataFrame) -> str:
+def _sentence(doses: Any) -> str:
     none, every = (_told(doses.loc[f"loss_change.{dose}"]) for dose in (0, 1))
     return f"Without its supernodes the loss rises by {every} nats, without as many others {none}."
 
 
-def _of_halo(halo: pd.DataFrame) -> str:
-    p = halo.loc["p", "value"]
+def _of_halo(halo: Any) -> str:
+    p = float(halo.loc["p", "value"])
     return f"Halos cost {_told(halo.loc['gap'])} nats above units near in score (p = {p:.2g})."
 
 

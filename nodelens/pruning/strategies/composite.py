@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from nodelens.errors import InvalidValueError, ShapeError, nearest
+from nodelens.errors import InvalidValueError, ShapeError
 from nodelens.pruning.config import check_choice, whole
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.strategies.kinds import clustering, kinds_by
-from nodelens.pruning.strategies.roles import ROLES, ByRoles, Parts, unit
+from nodelens.pruning.strategies.roles import ROLES, ByRoles, Parts, check_roles, unit
 
 if TYPE_CHECKING:
     from nodelens.analysis.clustering import MetricSpaceClustering
@@ -36,12 +36,7 @@ class Composite(ByRoles):
     def _check(self) -> None:
         if self.weights is not None and not self.weights:
             raise InvalidValueError("weights is empty, expected {role: weight}")
-        for role in self.weights or {}:
-            if role not in ROLES:
-                raise InvalidValueError(
-                    f"weights has the role {role!r}{nearest(role, ROLES)}, "
-                    f"expected some of {', '.join(ROLES)}"
-                )
+        check_roles("weights", self.weights)
         super()._check()
 
     @property

@@ -19,7 +19,7 @@ from nodelens.pruning.measured import lens_alone, many_scores
 from nodelens.pruning.strategy import Strategy
 from nodelens.pruning.units import Units
 
-__all__ = ["LENS_ROLES", "ROLES", "ByRoles", "Parts", "unit"]
+__all__ = ["LENS_ROLES", "ROLES", "ByRoles", "Parts", "check_roles", "unit"]
 
 Parts = Mapping[str, Tensor]
 """The scores of one layer's units by role, each `(units,)`, float64."""
@@ -56,12 +56,7 @@ class ByRoles(Strategy):
 
     def _check(self) -> None:
         super()._check()
-        for role in self.given or {}:
-            if role not in ROLES:
-                raise InvalidValueError(
-                    f"given has the role {role!r}{nearest(role, ROLES)}, "
-                    f"expected some of {', '.join(ROLES)}"
-                )
+        check_roles("given", self.given)
         for role in set(self.roles()) & set(LENS_ROLES) - set(self.given or {}):
             get_metric(getattr(self, role))
 
@@ -124,6 +119,16 @@ class ByRoles(Strategy):
                 f"expected ({unit.size},)"
             )
         return score
+
+
+def check_roles(what: str, given: Mapping[str, Any] | None) -> None:
+    """Raise InvalidValueError, with the nearest name, for a role that is none."""
+    for role in given or {}:
+        if role not in ROLES:
+            raise InvalidValueError(
+                f"{what} has the role {role!r}{nearest(role, ROLES)}, "
+                f"expected some of {', '.join(ROLES)}"
+            )
 
 
 def unit(scores: Tensor) -> Tensor:

@@ -20,10 +20,10 @@ from nodelens.metrics.formulas.supernodes import (
     scar_prot,
     top_share,
 )
-from nodelens.model.layers import is_transposed_linear, weight_rows
+from nodelens.model.layers import weight_rows
 from nodelens.pruning.config import check_amount
 from nodelens.pruning.given import Run, Tensors
-from nodelens.pruning.masks import check_scores, protected_mask
+from nodelens.pruning.masks import check_scores, protected_mask, row_mask
 from nodelens.pruning.measured import lens_scores
 from nodelens.pruning.registry import register_strategy
 from nodelens.pruning.signals import core_first, core_moments
@@ -109,9 +109,7 @@ class _Supernodes(Strategy):
             raise ShapeError(f"scores of shape {tuple(score.shape)} for {units} units")
         amount = self.config.amount if amount is None else check_amount(amount)
         keep = self._keep_channels(score, amount, protected_mask(protected, units, "to prune"))
-        full = keep.expand(weight_rows(layer).shape)
-        shaped = full.T if is_transposed_linear(layer) else full
-        return shaped.contiguous().to(weight_rows(layer).device)
+        return row_mask(layer, keep.expand(weight_rows(layer).shape))
 
     def _scores(self, run: Run) -> dict[str, Tensor]:
         blocks = {name: unit for name, unit in run.units.items() if unit.site == "input"}
