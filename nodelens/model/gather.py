@@ -212,6 +212,11 @@ def _awaited(read: Read, name: str, route: Route) -> Awaited:
 def _weight_statistic(wrapper: ModelWrapper, layer: Layer, read: Read) -> Statistic:
     module = wrapper.torch_module(layer.name)
     rows = viewed_weights(read.view, layer, module, wrapper.reference_weight(layer))
+    if rows.is_meta:
+        raise IncompatibleModelError(
+            f"the weights of layer {layer.name!r} are off-loaded, and come only while it runs: "
+            "load the model onto devices that hold it, or leave out lenses that read weights"
+        )
     check_finite(rows, layer.name, "weight")
     return read.statistic.measure(Sample(rows, window=layer.window), **dict(read.options))
 

@@ -5,11 +5,13 @@ There is one device here: torch's meta device, which keeps shapes alone, stands 
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from nodelens import Lens, ModelWrapper
 from nodelens.data import as_batch
+from nodelens.errors import IncompatibleModelError
 from nodelens.model.gather import Seen, plan_reads
 from nodelens.model.rows import paired_rows
 
@@ -51,3 +53,14 @@ def test_two_layers_on_two_devices_are_measured_on_the_first_one_s():
     assert mine.device == theirs.device == FAR
     _, pooled = paired_rows(torch.empty(5, 3, device=FAR), torch.randn(5, 2, 6), batch, layer)
     assert pooled.device == FAR and pooled.shape == (5, 2)
+
+
+def test_weights_that_are_not_here_cannot_be_read():
+    wrapper = ModelWrapper(nn.Sequential(nn.Linear(4, 3)))
+    route = wrapper.route(as_batch(torch.randn(5, 4)))
+    layers = list(wrapper.layers.values())
+    lens = Lens.from_name("rayleigh_quotient")
+    wanted = {layer.name: list(lens.reads(layer).values()) for layer in layers}
+    wrapper.module.to(FAR)
+    with pytest.raises(IncompatibleModelError, match="weights of layer '0' are off-loaded"):
+        plan_reads(wrapper, route, wanted, layers)
