@@ -15,6 +15,8 @@ __all__ = ["made"]
 
 T = TypeVar("T")
 
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 _WORDS = {
     bool: "True or False",
     int: "a whole number",
@@ -30,8 +32,8 @@ def made(name: str, kind: Callable[..., T], args: Sequence[Any], options: Mappin
     """Return the lens `name`, made of the class `kind`.
 
     Raises UnknownOptionError for an option that it does not have, and InvalidValueError for one
-    that is not what its annotation says, looked at no deeper than "a mapping". What a lens itself
-    says of a value comes first: it knows more.
+    that it cannot do without, or that is not what its annotation says, looked at no deeper than "a
+    mapping". What a lens itself says of a value comes first: it knows more.
     """
     known = inspect.signature(kind).parameters
     for option in options:
@@ -40,6 +42,10 @@ def made(name: str, kind: Callable[..., T], args: Sequence[Any], options: Mappin
                 f"lens {name!r} has no option {option!r}{nearest(option, known)}; "
                 f"it has {', '.join(known)}"
             )
+    for option, parameter in list(known.items())[len(args) :]:
+        needed = parameter.default is parameter.empty and parameter.kind not in _VARIADIC
+        if needed and option not in options:
+            raise InvalidValueError(f"lens {name!r} needs {option}=, which has no default")
     try:
         lens = kind(*args, **options)
     except NodeLensError:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
-from nodelens.errors import UnknownNameError, closest
+from nodelens.errors import UnknownNameError, nearest
 from nodelens.lens import Lens
 from nodelens.metrics import list_metrics
 from nodelens.pruning.config import PruningConfig
@@ -63,9 +63,10 @@ def find_strategy(name: str) -> Callable[..., Strategy]:
 
         return partial(MetricStrategy, metric=name)
     known = list_pruning_strategies()
-    close = closest(str(name), known)
-    hint = f" (did you mean {close!r}?)" if close else ""
-    raise UnknownNameError(f"unknown pruning strategy {name!r}{hint}; there are {', '.join(known)}")
+    raise UnknownNameError(
+        f"unknown pruning strategy {name!r}{nearest(str(name), known)}; list_pruning_strategies() "
+        f"gives all {len(known)}"
+    )
 
 
 def strategy_named(name: str) -> type[Strategy] | None:

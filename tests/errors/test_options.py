@@ -110,3 +110,9 @@ def test_a_loss_over_no_target_is_an_error(name):
     with pytest.raises(InvalidValueError, match=f"'{name}': nothing was predicted"):
         lens.analyse(network(), (x(), nothing))
     lens.run(network(), [(x(), torch.arange(20) % 3), (x(), nothing)], progress=False)
+
+
+@pytest.mark.parametrize("name, option", [("cascade", "types"), ("lens_leaderboard", "board")])
+def test_an_option_without_a_default_is_asked_for(name: str, option: str):
+    with pytest.raises(InvalidValueError, match=f"lens '{name}' needs {option}="):
+        Lens.from_name(name)

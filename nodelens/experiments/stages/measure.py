@@ -55,6 +55,9 @@ class MeasureStage(Stage):
         "reading.py",
         "composite.py",
         "aggregator.py",
+        "followers.py",
+        "settled.py",
+        "jackknife.py",
         "plan",
         "experiments/stages/measure.py",
     )
