@@ -76,7 +76,7 @@ def test_all_strategies_are_listed_with_every_metric():
 
 
 def test_an_unknown_strategy_is_a_key_error_with_the_nearest():
-    with pytest.raises(KeyError, match=r"'magnitud' \(did you mean 'magnitude'\?\); list_pruning_str"):
+    with pytest.raises(KeyError, match=r"'magnitud' \(did you mean 'magnitude'\?\); list_prun"):
         get_pruning_strategy("magnitud")
     with pytest.raises(UnknownNameError, match="unknown pruning strategy 'ablation'"):
         get_pruning_strategy("ablation")
