@@ -77,6 +77,7 @@ def test_every_public_name_is_found_where_it_lives():
     assert nodelens.__version__[0].isdigit()
 
 
+@pytest.mark.slow
 def test_parts_are_attributes_as_ever_and_heavy_libraries_wait():
     loaded = loaded_by("import nodelens; nodelens.Lens, nodelens.statistics.Moments")
     assert HEAVY & loaded == set()

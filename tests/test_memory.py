@@ -18,6 +18,9 @@ from nodelens import CompositeLens, Lens, ModelWrapper
 from nodelens.interventions import evaluate
 from nodelens.testing.trial import Trial
 
+# One worker, so that what is made for all tests is made once.
+pytestmark = pytest.mark.xdist_group("memory")
+
 BATCHES, SETTLED, EVERY = 50, 1, 5
 
 

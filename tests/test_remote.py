@@ -175,6 +175,7 @@ def test_a_server_that_lacks_our_packages_gives_the_same_scores(
     assert index["entries"] and all(rows not in t.shape for t in tensors.values())
 
 
+@pytest.mark.slow
 def test_only_the_statistics_cross_over(model: Any, monkeypatch: pytest.MonkeyPatch):
     from nodelens import hosted as module
 
@@ -222,6 +223,7 @@ def test_the_model_and_the_modules_are_as_they_were(
     assert mine == {n: m for n, m in loaded.items() if n.startswith("nodelens")}
 
 
+@pytest.mark.slow
 def test_an_error_over_there_is_ours_and_names_the_layer(model: Any):
     weight = model._module.model.layers[0].mlp.up_proj.weight
     value = weight[0, 0].item()

@@ -100,8 +100,6 @@ def _part(name: str, options: Mapping[str, Any], owner: str) -> MetricLens:
     except NodeLensError as error:
         error.within(f"part {name!r} of {owner}")
         raise
-    except TypeError as missing:
-        raise InvalidValueError(f"part {name!r} of {owner}: {missing}; give options=") from missing
     if not part.by_layer:
         raise InvalidValueError(
             f"part {name!r} of {owner} scores several layers together, expected a lens that scores "

@@ -87,7 +87,9 @@ def test_gap_statistic_finds_one_cluster_in_noise():
     assert gap_statistic(quick().fit(*noise(3)).points.numpy(), most=5, samples=6)[0] == 1
 
 
-@pytest.mark.parametrize("scale", [1e-5, 1e5, 1e-150])
+@pytest.mark.parametrize(
+    "scale", [1e-150, *(pytest.param(scale, marks=pytest.mark.slow) for scale in (1e-5, 1e5))]
+)
 def test_scales_do_not_count(scale):
     scores, _ = blobs(each=8, spread=0.4)
     tested = MetricSpaceClustering(shuffles=19)

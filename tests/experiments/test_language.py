@@ -23,6 +23,9 @@ from nodelens.experiments.planning import plan_of
 from nodelens.experiments.stages.figures import FigureStage
 from tests.experiments.tiny_language_model import write_language_model
 
+# One worker, so that what is made for all tests is made once.
+pytestmark = pytest.mark.xdist_group("language")
+
 TEXT = """\
 experiment: {name: words, type: llm}
 model: {name: PUT}

@@ -37,6 +37,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from processes import start
 
 ROOT = Path(__file__).parents[2]
+# One worker, so that what is made for all tests is made once.
+pytestmark = pytest.mark.xdist_group("pruning stage")
+
 SECTION = "{strategies: [magnitude, wanda], amounts: [0.25, 0.5], random_seeds: [3, 4, 5]}"
 TUNED = SECTION.replace("}", ", shrink: true, fine_tuning: {epochs: 1, batch_size: 256}}")
 TABLE = "results/pruning.csv"

@@ -255,6 +255,7 @@ def test_a_damaged_file_is_made_again(copy, tiny, ran):
     assert len(pd.read_csv(copy / "results/scores.csv")) == 84
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_a_readable_folder_to_go_on_from(tiny, tmp_path, monkeypatch, ran):
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:

@@ -238,7 +238,7 @@ def strange() -> Iterator[None]:
 def test_a_lens_of_several_layers_or_without_its_option_is_no_part(strange: None):
     with pytest.raises(InvalidValueError, match=r"part 'test.across' .* several layers together"):
         composite({"test.across": 1.0})
-    with pytest.raises(InvalidValueError, match=r"part 'test.choosy' .*'reference'; give options="):
+    with pytest.raises(InvalidValueError, match=r"part 'test.choosy' .* needs reference="):
         composite({"test.choosy": 1.0})
 
 

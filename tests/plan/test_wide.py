@@ -77,6 +77,7 @@ def test_a_layer_of_14336_channels_within_600_mib():
     assert peak <= 600 << 20, f"{peak / 2**20:.0f} MiB"
 
 
+@pytest.mark.slow
 def test_a_wide_layer_is_no_longer_refused_for_its_width():
     plan = Lens.from_name("average_redundancy").plan(nn.Linear(2, 40_000))
     assert plan.bytes == {"cpu": 8 * (40_000**2 + 40_000)}
