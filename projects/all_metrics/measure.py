@@ -67,9 +67,8 @@ def _together(
     own = own_options(composite, network, options)
     planned = composite.plan(network.model, first, **own)
     before, start = _peak(), perf_counter()
-    aggregator = composite.aggregator()
-    for statistics in composite.analyse_batched(network.model, network.batches(), **own):
-        aggregator.update(statistics)
+    # Not in a loop, which would hold the statistics of one batch while the next is measured.
+    aggregator = composite.measure(network.model, network.batches(), progress=False, **own)
     streamed = perf_counter() - start
     after, start = _peak(), perf_counter()
     result = aggregator.result()
