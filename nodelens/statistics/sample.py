@@ -54,11 +54,15 @@ class Sample:
         """Return how many rows there are: samples, or tokens, or samples times positions."""
         return self.values.numel() // max(self.values.shape[1], 1)
 
-    @cached_property
+    @property
     def flat(self) -> Sample:
         """Return the sample with the positions of a map on one axis: itself where they are."""
-        flat = self.values.ndim <= 3
-        return self if flat else replace(self, values=self.values.flatten(2))
+        # Itself is not kept: a sample that holds itself would be freed by the collector alone.
+        return self if self.values.ndim <= 3 else self._flattened
+
+    @cached_property
+    def _flattened(self) -> Sample:
+        return replace(self, values=self.values.flatten(2))
 
     def survey(self, asked: kernels.Asked = _NOTHING) -> kernels.Survey | None:
         """Return what was asked for, and before, from one visit of the values, where compiled."""
