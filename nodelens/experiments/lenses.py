@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from nodelens.composite import CompositeLens
 from nodelens.configs import Config
-from nodelens.errors import ConfigError, InvalidValueError, NodeLensError, nearest
+from nodelens.errors import InvalidValueError, NodeLensError, nearest
 from nodelens.lens import Lens
 from nodelens.model import ModelWrapper
 
@@ -77,30 +76,8 @@ def wants_initial_weights(lens: Lens) -> bool:
 def _one(config: Config, number: int) -> Lens:
     entry = config.lenses[number]
     try:
-        _check_types(config, number, Lens.named(entry.name))
         return Lens.from_name(entry.name, **entry.options)
     except KeyError as error:
         raise config.error(("lenses", number, "name"), str(error)) from error
-    except ConfigError:
-        raise
     except NodeLensError as error:
         raise config.error(("lenses", number), str(error)) from error
-
-
-def _check_types(config: Config, number: int, lens: type[Lens]) -> None:
-    """Raise ConfigError for an option whose value is not of the type that the lens declares."""
-    try:
-        declared = get_type_hints(lens.__init__)
-    except NameError:
-        # A stranger's lens may name types that are there for type checkers alone.
-        return
-    parameters = inspect.signature(lens.__init__).parameters
-    strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
-    for name, value in config.lenses[number].options.items():
-        try:
-            TypeAdapter(declared.get(name, Any), config=strict).validate_python(value)
-        except ValidationError as error:
-            expected = parameters[name].annotation
-            raise config.error(
-                ("lenses", number, name), f"{value!r:.80}, expected {expected}"
-            ) from error

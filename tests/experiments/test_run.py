@@ -345,7 +345,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tiny, tmp_path, ran
         ),
         (
             "lenses.2={name: rayleigh_quotient, relative: maybe}",
-            "lenses.2.relative: 'maybe', expected bool",
+            "lenses.2: lens 'rayleigh_quotient': relative is 'maybe', expected True or False",
         ),
         (
             "pruning={strategies: [magnitude], layers: [conv1]}",

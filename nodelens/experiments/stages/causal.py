@@ -96,11 +96,9 @@ class CausalStage(Stage):
         )
 
     def run(self, run: Run) -> str:
-        model, rows = ModelWrapper(run.network), looked_at(run, _section(run.config).rows)
-        batches, path = (
-            list(run.splits.batches(rows)),
-            record_path(run, model, _section(run.config).rows),
-        )
+        model, given = ModelWrapper(run.network), _section(run.config).rows
+        rows, path = looked_at(run, given), record_path(run, model, given)
+        batches = list(run.splits.batches(rows))
         tasks = list(_tasks(run))
         total, done = sum(task.evaluations for task in tasks), 0
         tables: dict[str, list[pd.DataFrame]] = {}
