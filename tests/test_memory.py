@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from nodelens import CompositeLens, Lens, ModelWrapper
 from nodelens.interventions import evaluate
+from nodelens.statistics import Sample
 from nodelens.testing.trial import Trial
 
 # One worker, so that what is made for all tests is made once.
@@ -74,6 +77,15 @@ def measured(lens: Lens, model: Any, batches: Any, options: Any) -> list[tuple[i
 def assert_flat(seen: list[tuple[int, int]]) -> None:
     settled = seen[SETTLED]
     assert set(seen[SETTLED:]) == {settled}, f"{settled} grew to {seen[-1]} (bytes, storages)"
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (4, 3, 5, 5)], ids=str)
+def test_a_sample_goes_without_the_collector(shape: tuple[int, ...], collector_off):
+    sample = Sample(torch.ones(shape))
+    assert sample.flat.total.tolist() == [4.0 * prod(shape[2:])] * 3
+    alive = weakref.ref(sample)
+    del sample
+    assert alive() is None
 
 
 @pytest.mark.slow
